@@ -2,20 +2,22 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize
 from torch import Tensor, nn
 
 from metaembed.backbones import resolve_backbone
 from metaembed.budget import PAPER_GROUPS, Budget, parse_groups
-from metaembed.errors import BudgetError, ItemError, ModelError
+from metaembed.errors import BudgetError, ItemError, MetaEmbedError, ModelError
 from metaembed.items import is_one_item
 from metaembed.meta_tokens import MetaTokenTransformer
 from metaembed.scoring import maxsim
@@ -58,7 +60,12 @@ class MetaEmbed(MultiVectorEncoder):
         # Read by the library when it resolves the classes that modules.json names.
         self._module_classes = MODULE_TYPES
         path = None if model_name_or_path is None else str(model_name_or_path)
-        super().__init__(path, **kwargs)
+        if path is None:
+            super().__init__(**kwargs)
+        else:
+            kwargs["model_kwargs"] = {"use_safetensors": True, **(kwargs.get("model_kwargs") or {})}
+            with _one_line(f"Model {path!r} cannot be loaded"):
+                super().__init__(path, **kwargs)
         if not isinstance(self[0], MetaTokenTransformer):
             raise ModelError(
                 f"{path or 'This model'} has no meta tokens; turn a backbone into a MetaEmbed "
@@ -133,6 +140,12 @@ class MetaEmbed(MultiVectorEncoder):
         many gigabytes answer at once. Merging an adapter does not change it.
         """
         return self._merged_fingerprint or _fingerprint(self)
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Tokenize items and append meta tokens; `task` says which side they are on."""
+        return self[0].preprocess(inputs, prompt=prompt, **kwargs)
 
     def encode_query(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Encode queries; see `encode`."""
@@ -242,16 +255,27 @@ def stacked(embeddings: Any) -> Float[Tensor, "N r dim"]:
     return torch.stack([torch.as_tensor(one) for one in embeddings])
 
 
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turn what the libraries raise for a folder they cannot read into one `ModelError`."""
+    try:
+        yield
+    except MetaEmbedError:
+        raise
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError,
+        SafetensorError,
+    ) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{what}: {reason}") from error
+
+
 def _load_backbone(backbone: str | Path, **kwargs: Any) -> MetaTokenTransformer:
     name = str(backbone)
     source = resolve_backbone(name)
-    try:
+    kwargs["model_kwargs"] = {"use_safetensors": True, **(kwargs.get("model_kwargs") or {})}
+    with _one_line(f"Backbone {name!r} cannot be loaded"):
         transformer = MetaTokenTransformer(source, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if isinstance(error, ModelError):
-            raise
-        reason = " ".join(str(error).split())
-        raise ModelError(f"Backbone {name!r} cannot be loaded: {reason}") from error
     if source != name:
         transformer.model.name_or_path = transformer.model.config._name_or_path = name
     return transformer
