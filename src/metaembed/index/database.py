@@ -1,0 +1,160 @@
+"""One SQLite connection: short transactions, several threads, one-line errors.
+
+SQLite keeps its default rollback journal rather than WAL: between commits the catalog is then a
+single file, which can be copied and which opens from a folder without write permission, whereas
+WAL needs its `-shm` file written even by a reader. What is given up is that readers and a commit
+wait for each other, for the milliseconds that either takes.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from metaembed.errors import IndexFormatError
+from metaembed.index.disk import damaged
+
+BUSY_SECONDS = 30.0
+"""How long a commit waits for readers and a reader for a commit; each holds its lock briefly."""
+
+ENVIRONMENT_ERRORS = {
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_TOOBIG,
+}
+"""What the machine does to a sound file."""
+
+
+class Database:
+    """A connection to an existing file. Threads may share it; forked processes may not.
+
+    Everything happens inside `reading()` or `writing()`, which also turn SQLite's errors into
+    `IndexFormatError`.
+    """
+
+    def __init__(self, path: Path, *, format_version: int):
+        self._name = path.parent.name
+        self._mutex = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        if not path.is_file():
+            raise damaged(self._name, f"{path.name} is missing")
+        with self._translated():
+            # Opened for writing even to read: a reader then completes the rollback of a writer
+            # that crashed. SQLite falls back to reading where it may not write.
+            self._connection = sqlite3.connect(
+                f"{path.as_uri()}?mode=rw",
+                uri=True,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._prepare(self._connection, format_version)
+            except BaseException:
+                self.close()
+                raise
+
+    def _prepare(self, connection: sqlite3.Connection, format_version: int) -> None:
+        # The deleted journal is part of a commit: sync its folder too.
+        connection.execute("PRAGMA synchronous = EXTRA")
+        # The file may come from elsewhere; its schema must not call functions.
+        connection.execute("PRAGMA trusted_schema = OFF")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != format_version:
+            raise damaged(self._name, f"its catalog has format version {version}")
+
+    @classmethod
+    def create(cls, path: Path, schema: Iterable[str]) -> None:
+        """Make a new file with this schema, or none at all."""
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in schema:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise IndexFormatError(
+                f"Index {path.parent.name!r} cannot be created: {error}. Choose another path."
+            ) from None
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        with self._mutex:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def require_open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise IndexFormatError(f"Index {self._name!r} is closed. Open it again to use it.")
+        return self._connection
+
+    def reading(self) -> AbstractContextManager[None]:
+        """See one state of the file throughout; commits of other connections wait."""
+        return self._transaction("BEGIN")
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Commit at the end of the block, or change nothing when it raises."""
+        return self._transaction("BEGIN IMMEDIATE")
+
+    def execute(self, sql: str, *parameters: str | int) -> sqlite3.Cursor:
+        return self.require_open().execute(sql, parameters)
+
+    def execute_many(self, sql: str, parameters: Iterable[Sequence[str | int]]) -> None:
+        self.require_open().executemany(sql, parameters)
+
+    def version(self) -> int:
+        """A number that changes whenever another connection has committed."""
+        return int(self.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        with self._mutex, self._translated():
+            connection = self.require_open()
+            is_inner = connection.in_transaction
+            if is_inner:  # the outer block decides
+                yield
+                return
+            connection.execute(begin)
+            try:
+                yield
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise  # ours
+        except sqlite3.Error as error:
+            raise self._translation(error) from None
+
+    def _translation(self, error: sqlite3.Error) -> IndexFormatError:
+        code = getattr(error, "sqlite_errorcode", 0)
+        problem = " ".join(str(error).split())
+        if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+            return IndexFormatError(
+                f"Index {self._name!r} was left in the middle of a commit. "
+                "Open it once with write permission to its folder."
+            )
+        match code & 0xFF:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return IndexFormatError(
+                    f"Index {self._name!r} is busy: another process has held its catalog for "
+                    f"{BUSY_SECONDS:.0f} seconds. Try again later."
+                )
+            case code if code in ENVIRONMENT_ERRORS:
+                return IndexFormatError(
+                    f"The catalog of index {self._name!r} cannot be used: {problem}. "
+                    "Check the permissions and the free space."
+                )
+        return damaged(self._name, f"catalog.sqlite cannot be read ({problem})")

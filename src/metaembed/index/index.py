@@ -1,0 +1,351 @@
+"""The front of the index: what a caller does with a folder of vectors."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from metaembed.budget import Budget
+from metaembed.errors import BudgetError, IndexFormatError, IndexMismatchError
+from metaembed.index.arrays import VectorsLike, as_vectors
+from metaembed.index.catalog import Item
+from metaembed.index.disk import folder_size
+from metaembed.index.filters import compile_filter
+from metaembed.index.manifest import new_manifest
+from metaembed.index.records import decode_metadata, encode_metadata, id_list, is_id, new_ids
+from metaembed.index.search import Best, best_rows
+from metaembed.index.segments import Rows
+from metaembed.index.store import Snapshot, Store, num_rows
+
+OPTIMISTIC_SEARCHES = 4
+"""Attempts of a search that let other processes commit meanwhile, before one that holds them."""
+
+FLOAT32 = np.dtype(np.float32)
+
+
+class Hit(NamedTuple):
+    id: str
+    score: float
+    """MaxSim sum; comparable only inside one budget."""
+    metadata: dict[str, Any]
+
+
+class IndexStats(NamedTuple):
+    items: int
+    deleted: int
+    """Rows on disk that `compact` would drop."""
+    segments: int
+    bytes_on_disk: int
+    bytes_per_item: int
+    """Of all the vectors of one item."""
+
+
+class Index:
+    """A folder of embeddings that can be added to, filtered and searched at any budget.
+
+    Any number of processes may read while one writes; a reader sees the state before a change or
+    after it. Threads may share an instance; forked processes may not. Use it as a context manager
+    or `close` it.
+    """
+
+    def __init__(self, store: Store):
+        """Use `create` or `open`."""
+        self._store = store
+        self._manifest = store.manifest
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        *,
+        dim: int,
+        groups: Sequence[Budget | str],
+        model: str = "",
+        fingerprint: str = "",
+        dtype: Literal["float16", "float32"] = "float16",
+    ) -> "Index":
+        """Create an empty index whose items have as many vectors as the last group's candidates.
+
+        `model` and `fingerprint` say whose vectors it holds. Raises `IndexFormatError` when
+        `path` is a file or a folder with anything in it.
+        """
+        manifest = new_manifest(
+            dim=dim, groups=groups, dtype=dtype, model=model, fingerprint=fingerprint
+        )
+        return cls(Store.create(Path(path).absolute(), manifest))
+
+    @classmethod
+    def open(cls, path: Path | str, *, fingerprint: str | None = None) -> "Index":
+        """Open an index after checking the size of every file.
+
+        Raises `IndexFormatError` when it is missing, damaged or of a newer format, and
+        `IndexMismatchError` when `fingerprint` is given and another model's.
+        """
+        index = cls(Store(Path(path).absolute()))
+        if fingerprint is not None and fingerprint != index.fingerprint:
+            index.close()
+            raise IndexMismatchError(
+                f"Index {index.path.name!r} was built with model {index.model!r} (fingerprint "
+                f"{index.fingerprint!r}), not with the one of fingerprint {fingerprint!r}. "
+                "Open it with that model or rebuild."
+            )
+        return index
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> "Index":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"Index({str(self.path)!r}, dim={self.dim}, limit='{self.limit}', dtype={self.dtype!r})"
+        )
+
+    @property
+    def path(self) -> Path:
+        """Absolute."""
+        return self._store.path
+
+    @property
+    def dim(self) -> int:
+        return self._manifest.dim
+
+    @property
+    def groups(self) -> tuple[Budget, ...]:
+        return self._manifest.groups
+
+    @property
+    def limit(self) -> Budget:
+        """The largest budget that can be searched, which is the last group."""
+        return self._manifest.limit
+
+    @property
+    def num_vectors(self) -> int:
+        """Vectors stored per item."""
+        return self.limit.candidate
+
+    @property
+    def dtype(self) -> Literal["float16", "float32"]:
+        return self._manifest.dtype
+
+    @property
+    def model(self) -> str:
+        return self._manifest.model
+
+    @property
+    def fingerprint(self) -> str:
+        return self._manifest.fingerprint
+
+    def __len__(self) -> int:
+        with self._store.reading():
+            return self._store.catalog.num_items()
+
+    def __contains__(self, id: object) -> bool:
+        with self._store.reading():
+            return is_id(id) and bool(self._store.catalog.rows_of([str(id)])[0])
+
+    def ids(self) -> list[str]:
+        """The ids of all items, in insertion order."""
+        with self._store.reading():
+            return self._store.catalog.ids()
+
+    def add(
+        self,
+        ids: Sequence[str],
+        vectors: VectorsLike,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Append items with `vectors` (items, num_vectors, dim); durable when it returns.
+
+        Each call writes a segment, so add many items at a time, or `compact` later. Metadata comes
+        back as JSON makes it: tuples as lists. Raises `IndexMismatchError` for an id that is
+        there already or given twice, and for anything that does not fit the index.
+        """
+        self._insert(ids, vectors, metadata, replace=False)
+
+    def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: VectorsLike,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """As `add`, but replace the items that are there; they move to the end of the order."""
+        self._insert(ids, vectors, metadata, replace=True)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove items and return how many there were; unknown ids are ignored.
+
+        Their vectors stay on disk, unread, until `compact`.
+        """
+        known = {id for id in id_list(ids) if is_id(id)}
+        with self._store.writing() as catalog:
+            return catalog.remove_items(known)
+
+    def compact(self) -> None:
+        """Rewrite the live rows into one segment and delete everything else.
+
+        Needs the space of the live rows a second time while it runs. Order and results stay.
+        """
+        self._store.compact()
+
+    def get(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The metadata of items, in the order asked for."""
+        wanted = id_list(ids)
+        with self._store.reading():
+            found = self._store.catalog.metadata_of({id for id in wanted if is_id(id)})
+        self._require_known(wanted, found)
+        return [decode_metadata(found[id]) for id in wanted]
+
+    def embeddings(self, ids: Sequence[str]) -> Float[np.ndarray, "N r dim"]:
+        """The stored vectors of items in float32, in the order asked for."""
+        wanted, store = id_list(ids), self._store
+        with store.reading():  # throughout, so that no segment is compacted away
+            found, rows = store.catalog.rows_of({id for id in wanted if is_id(id)})
+            self._require_known(wanted, found)
+            place = {id: number for number, id in enumerate(found)}
+            asked = rows[[place[id] for id in wanted]]
+            return store.segments.read(
+                asked, store.catalog.segments(), start=0, stop=self.num_vectors, dtype=FLOAT32
+            )
+
+    def search(
+        self,
+        vectors: VectorsLike,
+        budget: Budget | str | None = None,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+    ) -> list[list[Hit]]:
+        """The `k` best items for each of `vectors` (queries, at least r_q, dim), best first.
+
+        Scores the first r_q vectors of a query against the first r_c of every item that passes
+        `filter` (see `metaembed.index.filters`); `budget` defaults to `limit` and may be any that
+        fits it. Exact; equal scores come in insertion order. Fewer hits mean fewer items.
+        """
+        spent = self._budget(budget)
+        queries = self._queries(vectors, spent)
+        if not isinstance(k, int) or k < 1:
+            raise IndexMismatchError(f"k is {k!r}; ask for at least 1 hit.")
+        condition = None if filter is None else compile_filter(filter)
+        for _ in range(OPTIMISTIC_SEARCHES):
+            snapshot = self._store.snapshot(condition)
+            try:
+                return self._search(snapshot, queries, spent, k)
+            except IndexFormatError:
+                # A segment or a hit is gone. That is fine if somebody has just removed it.
+                if not self._store.is_outdated(snapshot):
+                    raise
+        with self._store.reading():
+            return self._search(self._store.snapshot(condition), queries, spent, k)
+
+    def stats(self) -> IndexStats:
+        with self._store.reading():
+            items = self._store.catalog.num_items()
+            segments = self._store.catalog.segments()
+        return IndexStats(
+            items=items,
+            deleted=num_rows(segments) - items,
+            segments=len(segments),
+            bytes_on_disk=folder_size(self.path),
+            bytes_per_item=self.bytes_per_item(),
+        )
+
+    def bytes_per_item(self, budget: Budget | str | None = None) -> int:
+        """Bytes of vectors that a search at `budget` reads for each item; default: all."""
+        return self._manifest.num_bytes(self._budget(budget).candidate)
+
+    def verify(self) -> list[str]:
+        """Read every byte and describe each problem in a line; an empty list means sound."""
+        return self._store.problems()
+
+    def _insert(
+        self,
+        ids: Sequence[str],
+        vectors: VectorsLike,
+        metadata: Sequence[Mapping[str, Any]] | None,
+        *,
+        replace: bool,
+    ) -> None:
+        ids = new_ids(ids)
+        items = [Item(*pair) for pair in zip(ids, encode_metadata(metadata, ids), strict=True)]
+        dtype = self._manifest.stored_dtype
+        stored = as_vectors(vectors, dim=self.dim, dtype=dtype, side="candidate")
+        if stored.shape[:2] != (len(ids), self.num_vectors):
+            raise IndexMismatchError(
+                f"Candidate vectors have shape {stored.shape}; {len(ids)} ids in index "
+                f"{self.path.name!r} take ({len(ids)}, {self.num_vectors}, {self.dim})."
+            )
+        with self._store.writing() as catalog:
+            known = catalog.rows_of(ids)[0]
+            if known and not replace:
+                raise IndexMismatchError(
+                    f"Index {self.path.name!r} has {len(known)} of these ids already, for example "
+                    f"{known[0]!r}. Use upsert to replace them."
+                )
+            if items:
+                catalog.remove_items(known)
+                self._store.append(catalog, stored, items)
+
+    def _search(
+        self,
+        snapshot: Snapshot,
+        queries: Float[np.ndarray, "Q r_q dim"],
+        budget: Budget,
+        k: int,
+    ) -> list[list[Hit]]:
+        def read(start: int, stop: int) -> np.ndarray:
+            rows = snapshot.rows[start:stop]
+            return self._store.segments.read(
+                rows, snapshot.segments, start=0, stop=budget.candidate, dtype=FLOAT32
+            )
+
+        best = best_rows(queries, len(snapshot.rows), read, num_vectors=budget.candidate, k=k)
+        return self._hits(best, snapshot.rows)
+
+    def _hits(self, best: Best, rows: Rows) -> list[list[Hit]]:
+        sequences = rows.sequence[best.rows]  # (Q, k)
+        wanted = np.unique(sequences).tolist()
+        with self._store.reading():
+            items = self._store.catalog.items(wanted)
+        if len(items) != len(wanted):
+            raise IndexFormatError(f"Items of index {self.path.name!r} are gone. Search again.")
+        hits = []
+        for some_sequences, scores in zip(sequences.tolist(), best.scores.tolist(), strict=True):
+            found = [items[sequence] for sequence in some_sequences]
+            hits.append(
+                [
+                    Hit(item.id, score, decode_metadata(item.metadata))
+                    for item, score in zip(found, scores, strict=True)
+                ]
+            )
+        return hits
+
+    def _budget(self, budget: Budget | str | None) -> Budget:
+        if budget is None:
+            return self.limit
+        parsed = Budget.parse(budget)
+        parsed.require_fits(self.limit, of=f"index {self.path.name!r}")
+        return parsed
+
+    def _queries(self, vectors: VectorsLike, budget: Budget) -> Float[np.ndarray, "Q r_q dim"]:
+        queries = as_vectors(vectors, dim=self.dim, dtype=FLOAT32, side="query")
+        if queries.shape[1] < budget.query:
+            raise BudgetError(
+                f"Budget {budget} needs {budget.query} vectors per query and these queries have "
+                f"{queries.shape[1]}. Encode more, or ask for a smaller budget."
+            )
+        return queries[:, : budget.query]
+
+    def _require_known(self, wanted: Sequence[str], found: Collection[str]) -> None:
+        found = set(found)
+        unknown = [id for id in wanted if not is_id(id) or id not in found]
+        if unknown:
+            raise IndexMismatchError(
+                f"Index {self.path.name!r} has no item {unknown[0]!r} "
+                f"({len(unknown)} of these {len(wanted)} ids are unknown)."
+            )
