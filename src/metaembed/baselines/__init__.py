@@ -1,0 +1,1 @@
+"""Retrieval without meta tokens, for comparison."""

@@ -1,0 +1,1 @@
+"""Text that any machine with Python carries, as pairs for training and testing retrieval."""

@@ -1,0 +1,1 @@
+"""How well queries find what they look for."""
