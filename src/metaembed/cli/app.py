@@ -1,0 +1,40 @@
+"""The commands and how deliberate errors end: one line, exit code 1."""
+
+import sys
+
+import typer
+
+from metaembed.cli import demo, evaluate, index, info, search, train
+from metaembed.errors import MetaEmbedError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Multimodal retrieval whose cost you choose at query time.",
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("info")(info.info)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except MetaEmbedError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("Stopped.", code=130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        sys.stderr.close()
+        raise SystemExit(141) from None
+
+
+def _fail(message: str, code: int = 1) -> None:
+    line = " ".join(message.split())
+    typer.secho(f"Error: {line}" if code == 1 else line, err=True, fg="red")
+    raise SystemExit(code)

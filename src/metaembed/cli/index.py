@@ -1,0 +1,121 @@
+"""`metaembed index`: make a folder searchable."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metaembed.cli.options import (
+    JsonOption,
+    ModelOption,
+    keep_freed_memory,
+    quiet_libraries,
+    require_folder,
+)
+from metaembed.errors import MetaEmbedError
+
+if TYPE_CHECKING:
+    from metaembed.indexing import Report
+    from metaembed.library import Library
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="Documents, pictures and notes.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index.", show_default=False)],
+    model: ModelOption = None,
+    thumbnails: Annotated[bool, typer.Option(help="Keep small pictures of pages.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Read FOLDER into an index, or bring an index up to date with it.
+
+    Reads PDF, pictures (with OCR where tesseract is installed), text, Markdown, HTML,
+    reStructuredText and Python. Running it again encodes only what changed.
+    """
+    require_folder(folder)
+    quiet_libraries()
+    keep_freed_memory()
+    from metaembed.indexing import index_folder
+    from metaembed.pages import find_files
+
+    if not find_files(folder) and not (out / "manifest.json").exists():
+        raise MetaEmbedError(
+            f"Folder {str(folder)!r} holds no file that can be read; see `metaembed index --help`."
+        )
+    library = open_or_create(out, model)
+    with _bar(disabled=as_json) as update:
+        report = index_folder(library, folder, thumbnails=thumbnails, progress=update)
+    _print_json(report) if as_json else _print(report, library, out)
+
+
+def open_or_create(out: Path, model_name: str | None) -> "Library":
+    """Open the index that a run left, or start one."""
+    from metaembed.library import Library
+    from metaembed.models import MINI, load_model
+
+    if (out / "manifest.json").exists():
+        return Library.open(out, model_name=model_name)
+    name = model_name or MINI
+    return Library.create(out, model=load_model(name), model_name=name)
+
+
+class _bar:
+    """A progress bar over the bytes to read, with passages a second and time left."""
+
+    def __init__(self, *, disabled: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(),
+            TextColumn("{task.fields[passages]:,} passages"),
+            TextColumn("{task.fields[rate]:.0f}/s"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[source]}"),
+            console=Console(stderr=True),
+            disable=disabled,
+            transient=True,
+        )
+
+    def __enter__(self) -> Any:
+        self._bar.start()
+        self._task = self._bar.add_task("", passages=0, rate=0.0, source="")
+        return self._update
+
+    def _update(self, progress: Any) -> None:
+        task = self._bar.tasks[0]
+        self._bar.update(
+            self._task,
+            completed=progress.done,
+            total=progress.total or 1,
+            passages=progress.passages,
+            rate=progress.passages / max(task.elapsed or 0.0, 1e-3),
+            source=progress.source[-40:],
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _print(report: "Report", library: "Library", out: Path) -> None:
+    for source, reason in sorted(report.skipped.items()):
+        typer.secho(f"skipped     {source}: {reason}", err=True, fg="yellow")
+    for source, reason in sorted(report.incomplete.items()):
+        typer.secho(f"incomplete  {source}: {reason}", err=True, fg="yellow")
+    stats = library.index.stats()
+    typer.echo(
+        f"{report.files:,} files ({report.unchanged:,} unchanged, {len(report.skipped):,} skipped, "
+        f"{report.removed:,} removed); {report.encoded:,} passages encoded in "
+        f"{report.seconds:.1f} s ({report.encoded / max(report.seconds, 1e-9):.0f}/s)."
+    )
+    typer.echo(
+        f"{out} holds {stats.items:,} passages in {stats.bytes_on_disk / 1e6:.1f} MB. "
+        f'Next: metaembed search {out} "what you look for"'
+    )
+
+
+def _print_json(report: "Report") -> None:
+    from dataclasses import asdict
+
+    typer.echo(json.dumps(asdict(report)))

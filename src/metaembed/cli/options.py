@@ -1,0 +1,60 @@
+"""What several commands share: options, quiet libraries, reading of arguments."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaembed.budget import Budget
+from metaembed.errors import MetaEmbedError
+
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", "-b", metavar="QxC", help="Vectors per side, like 4x8; default: all."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="metaembed-mini, a model folder, or a hub id."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def parse_budget(text: str | None) -> Budget | None:
+    return None if text is None else Budget.parse(text)
+
+
+def quiet_libraries() -> None:
+    """Keep the loading bars and notices of the libraries out of the commands' output."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep memory that tensors gave back instead of returning it.
+
+    Encoding allocates and frees the same hundreds of megabytes batch after batch, and fetching
+    them from the kernel anew costs up to half of the time on virtual machines. glibc only.
+    """
+    import ctypes
+
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    except (OSError, AttributeError):
+        pass
+
+
+def require_folder(folder: Path) -> Path:
+    """Return an existing folder, or raise with what is wrong."""
+    if not folder.exists():
+        raise MetaEmbedError(f"There is no folder {str(folder)!r}.")
+    if not folder.is_dir():
+        raise MetaEmbedError(f"{str(folder)!r} is a file; give the folder that holds it.")
+    return folder

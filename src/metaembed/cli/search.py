@@ -1,0 +1,149 @@
+"""`metaembed search`: find pages at a budget."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metaembed.cli.options import (
+    BudgetOption,
+    JsonOption,
+    ModelOption,
+    parse_budget,
+    quiet_libraries,
+)
+from metaembed.errors import ItemError, MetaEmbedError
+
+if TYPE_CHECKING:
+    from metaembed.budget import Budget
+    from metaembed.items import Item
+    from metaembed.library import Library, Results
+
+
+def search(
+    index: Annotated[Path, typer.Argument(help="Folder written by `metaembed index`.", show_default=False)],
+    query: Annotated[str | None, typer.Argument(help="What to look for.", show_default=False)] = None,
+    budget: BudgetOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to look for, alone or with QUERY.")
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="JSON lines with `id` and `query`; one answer a line.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only files whose path starts with this.")
+    ] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what matches QUERY in an index. Spend more vectors with a larger --budget."""
+    asked = parse_budget(budget)
+    if (queries is None) == (query is None and image is None):
+        raise MetaEmbedError("Give QUERY, --image or both, or else --queries FILE.")
+    many = None if queries is None else list(read_queries(queries))
+    if not (index / "manifest.json").exists():
+        raise MetaEmbedError(f"There is no index at {str(index)!r}; make one with `metaembed index`.")
+    quiet_libraries()
+    from metaembed.library import Library, check_length
+
+    library = Library.open(index, model_name=model)
+    narrowed = None if source is None else {"source": {"prefix": source}}
+    if many is not None:
+        answer_all(library, many, budget=asked, k=k, narrowed=narrowed)
+        return
+    item = query_item(library, query, image)
+    check_length(library.model, item)
+    results = library.search(item, budget=asked, k=k, filter=narrowed)
+    if as_json:
+        for hit in results.hits:
+            typer.echo(json.dumps(hit._asdict(), ensure_ascii=False))
+    else:
+        _print(results)
+
+
+def read_queries(file: Path) -> Iterator[tuple[Any, str]]:
+    """Yield `(id, query)` from JSON lines. Raises `ItemError` that names the line."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ItemError(f"Queries cannot be read from {str(file)!r}: {error}.") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            id, query = entry["id"], entry["query"]
+        except (ValueError, KeyError, TypeError):
+            raise ItemError(
+                f'{file.name}, line {number}: expected an object like {{"id": 1, "query": "…"}}.'
+            ) from None
+        if not isinstance(query, str) or not isinstance(id, str | int):
+            raise ItemError(f"{file.name}, line {number}: `query` must be text, `id` text or a number.")
+        yield id, query
+
+
+def query_item(library: "Library", query: str | None, image: Path | None) -> "Item":
+    """Make the query; a model that does not see gets the text in the picture instead."""
+    from metaembed.images import open_image
+    from metaembed.items import Item
+    from metaembed.library import fitting
+
+    if image is None:
+        return Item.of({"text": query})
+    picture = open_image(image)
+    if library.model.supports("image"):
+        return Item.of({"text": query, "image": picture})
+    from metaembed.pages import OCR_HINT, ocr_available, ocr_text
+
+    if not ocr_available():
+        raise ItemError(f"This model reads text only, and the picture's text needs OCR: {OCR_HINT}")
+    found = ocr_text(picture).strip()
+    if not found and query is None:
+        raise ItemError(
+            f"No text was found in {image.name!r}, and this model reads text only; "
+            "describe what you look for in words."
+        )
+    words = " ".join([*([query] if query else []), *found.split()])
+    return Item(text=fitting(library.model, words))
+
+
+def answer_all(
+    library: "Library",
+    many: list[tuple[Any, str]],
+    *,
+    budget: "Budget | None",
+    k: int,
+    narrowed: dict[str, Any] | None,
+) -> None:
+    """Print one JSON object a query: `id`, `hits` (best first) and where the time went."""
+    from metaembed.items import Item
+    from metaembed.library import check_length
+
+    items = [Item.of({"text": query}) for _, query in many]
+    for (id, _), item in zip(many, items, strict=True):
+        try:
+            check_length(library.model, item)
+        except ItemError as error:
+            raise ItemError(f"Query {id!r}: {error}") from None
+    for (id, _), results in zip(
+        many, library.search_many(items, budget=budget, k=k, filter=narrowed), strict=True
+    ):
+        hits = [hit._asdict() for hit in results.hits]
+        typer.echo(json.dumps({"id": id, "hits": hits}, ensure_ascii=False))
+
+
+def _print(results: "Results") -> None:
+    for hit in results.hits:
+        typer.secho(f"{hit.score:7.3f}  {hit.source}", bold=True, nl=False)
+        typer.echo(f"  {hit.place}" + (f"  {hit.title}" if hit.title else ""))
+        typer.echo(f"         {hit.snippet}")
+    if not results.hits:
+        typer.echo("Nothing found.")
+    typer.echo(
+        f"budget {results.budget}: encoding {results.encode_ms:.1f} ms, "
+        f"scoring {results.score_ms:.1f} ms",
+        err=True,
+    )

@@ -1,0 +1,167 @@
+"""The front door: a folder's documents, the model that reads them and the index that holds them."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from metaembed.budget import Budget
+from metaembed.errors import IndexMismatchError, ItemError
+from metaembed.index import Hit as IndexHit
+from metaembed.index import Index
+from metaembed.items import Item
+from metaembed.model import MetaEmbed
+from metaembed.models import load_model
+from metaembed.snippets import snippet
+
+QUERY_BATCH = 32
+SPECIAL_TOKENS = 2
+"""Added around a text by the tokenizers of text encoders; chat templates are not counted."""
+
+
+class PageHit(NamedTuple):
+    """One page, picture or section, best first; `score` is comparable inside one budget only."""
+
+    id: str
+    score: float
+    source: str
+    page: int | None
+    place: str
+    title: str
+    snippet: str
+
+
+class Results(NamedTuple):
+    """The hits of one query and where its time went."""
+
+    hits: list[PageHit]
+    budget: Budget
+    encode_ms: float
+    score_ms: float
+
+
+class Library:
+    """A model and an index opened together.
+
+    Everything that a folder holds lies in the index as passages the model can read; hits are the
+    pages, pictures and sections that the passages come from.
+    """
+
+    def __init__(self, index: Index, model: MetaEmbed) -> None:
+        self.index = index
+        self.model = model
+
+    @classmethod
+    def create(cls, path: Path, *, model: MetaEmbed, model_name: str) -> Self:
+        """Make an empty index for a model at its largest budget."""
+        index = Index.create(
+            path,
+            dim=model.get_embedding_dimension(),
+            groups=model.groups,
+            model=model_name,
+            fingerprint=model.fingerprint,
+        )
+        return cls(index, model)
+
+    @classmethod
+    def open(cls, path: Path, *, model_name: str | None = None) -> Self:
+        """Open an index with the model that it was built with, or with `model_name`.
+
+        Raises `IndexMismatchError` when that model's vectors are not the index's.
+        """
+        index = Index.open(path)
+        model = load_model(model_name or index.model)
+        if model.fingerprint != index.fingerprint:
+            raise IndexMismatchError(
+                f"Index {str(path)!r} was built with another model than "
+                f"{model_name or index.model!r} (it says {index.model!r}, fingerprint "
+                f"{index.fingerprint}); search it with that model or build it again."
+            )
+        return cls(index, model)
+
+    def search(
+        self,
+        query: Item,
+        *,
+        budget: Budget | None = None,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+    ) -> Results:
+        """Find the `k` pages that match an item best."""
+        (results,) = self.search_many([query], budget=budget, k=k, filter=filter)
+        return results
+
+    def search_many(
+        self,
+        queries: Sequence[Item],
+        *,
+        budget: Budget | None = None,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+    ) -> Iterator[Results]:
+        """Answer queries in their order, encoded in batches."""
+        budget = budget or self.index.limit
+        budget.require_fits(self.index.limit, of=f"index {self.index.path.name!r}")
+        for start in range(0, len(queries), QUERY_BATCH):
+            batch = queries[start : start + QUERY_BATCH]
+            started = time.perf_counter()
+            vectors = self.model.encode_query(batch, budget=budget, convert_to_tensor=True)
+            encode_ms = 1000 * (time.perf_counter() - started) / len(batch)
+            for query, embedding in zip(batch, vectors, strict=True):
+                started = time.perf_counter()
+                found = self._page_hits(embedding.unsqueeze(0), budget, k, filter)
+                score_ms = 1000 * (time.perf_counter() - started)
+                hits = [_page_hit(hit, query.text or "") for hit in found]
+                yield Results(hits, budget, encode_ms, score_ms)
+
+    def _page_hits(
+        self, vectors: Any, budget: Budget, k: int, filter: Mapping[str, Any] | None
+    ) -> list[IndexHit]:
+        """The best passage of each of the `k` best pages."""
+        asked = 2 * k
+        while True:
+            (passages,) = self.index.search(vectors, budget=budget, k=asked, filter=filter)
+            best: dict[str, IndexHit] = {}
+            for hit in passages:
+                best.setdefault(hit.metadata["group"], hit)
+            if len(best) >= k or len(passages) < asked:
+                return list(best.values())[:k]
+            asked *= 4
+
+
+def check_length(model: MetaEmbed, query: Item) -> None:
+    """Raise `ItemError` for a query that the model would not read to its end."""
+    limit = model[0].item_length
+    count = len(_token_ends(model, query.prompt() or "")) + SPECIAL_TOKENS
+    if count > limit:
+        raise ItemError(
+            f"The query has {count:,} tokens; the model reads at most {limit:,}. Shorten it, or "
+            "put the text in a folder and index that."
+        )
+
+
+def fitting(model: MetaEmbed, text: str) -> str:
+    """Cut a text to what the model reads of a query."""
+    ends = _token_ends(model, text)
+    room = model[0].item_length - SPECIAL_TOKENS
+    return text if len(ends) <= room else text[: ends[room - 1]]
+
+
+def _token_ends(model: MetaEmbed, text: str) -> list[int]:
+    encoded = model.tokenizer(
+        text, return_offsets_mapping=True, add_special_tokens=False, verbose=False
+    )
+    return [stop for _, stop in encoded["offset_mapping"]]
+
+
+def _page_hit(hit: IndexHit, query: str) -> PageHit:
+    metadata = hit.metadata
+    return PageHit(
+        id=metadata["group"],
+        score=hit.score,
+        source=metadata["source"],
+        page=metadata["page"],
+        place=metadata["place"],
+        title=metadata["title"],
+        snippet=snippet(metadata["text"], query),
+    )

@@ -1,0 +1,1 @@
+"""Training MetaEmbed models from recipes."""
