@@ -46,7 +46,12 @@ def picture_limits(model_type: str, max_visual_tokens: int) -> dict[str, Any]:
     if model_type not in VISION:
         return {}
     token_pixels = VISION[model_type].token_side ** 2
-    return {"size": {"shortest_edge": 4 * token_pixels, "longest_edge": max_visual_tokens * token_pixels}}
+    return {
+        "size": {
+            "shortest_edge": 4 * token_pixels,
+            "longest_edge": max_visual_tokens * token_pixels,
+        }
+    }
 
 
 def fit_picture(image: "Image.Image", model_type: str) -> "Image.Image":

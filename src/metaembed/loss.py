@@ -85,7 +85,9 @@ class MMRLoss(nn.Module):
         sentence_features: Iterable[dict[str, Any]],
         labels: Tensor | None = None,  # noqa: ARG002  (the trainer passes it)
     ) -> Float[Tensor, ""]:
-        return self.of_embeddings([self.model(dict(f))["token_embeddings"] for f in sentence_features])
+        return self.of_embeddings(
+            [self.model(dict(f))["token_embeddings"] for f in sentence_features]
+        )
 
     def of_embeddings(self, columns: Sequence[Float[Tensor, "B r dim"]]) -> Float[Tensor, ""]:
         """The loss of embeddings in the order of the data set's columns."""

@@ -219,9 +219,7 @@ def add_meta_tokens(model: Any, tokenizer: Any, names: Sequence[str], *, seed: i
     if rows > table.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)
     weight = model.get_input_embeddings().weight
-    noise = torch.randn(
-        len(missing), table.shape[1], generator=torch.Generator().manual_seed(seed)
-    )
+    noise = torch.randn(len(missing), table.shape[1], generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         ids = torch.tensor(tokenizer.convert_tokens_to_ids(missing), device=weight.device)
         weight[ids] = (mean + noise.to(weight.device) * spread).to(weight.dtype)

@@ -263,7 +263,13 @@ def _one_line(what: str) -> Iterator[None]:
     except MetaEmbedError:
         raise
     except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
         SafetensorError,
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

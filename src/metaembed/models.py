@@ -18,7 +18,9 @@ def load_model(name: str | Path, *, device: str | None = None) -> MetaEmbed:
         return _load(mini_folder(), device)
     path = Path(name)
     if not path.is_dir() and (path.is_absolute() or str(name).startswith(".")):
-        raise ModelError(f"There is no model folder {str(name)!r}; give {MINI}, a folder or a hub id.")
+        raise ModelError(
+            f"There is no model folder {str(name)!r}; give {MINI}, a folder or a hub id."
+        )
     return _load(name, device)
 
 

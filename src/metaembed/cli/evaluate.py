@@ -16,7 +16,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="metaembed-mini, a model folder, or a hub id.")] = (
         "metaembed-mini"
     ),
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the result as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the result as JSON.")
+    ] = None,
     per_package: Annotated[int, typer.Option(min=1, help="Most queries of a package.")] = 150,
     as_json: JsonOption = False,
 ) -> None:

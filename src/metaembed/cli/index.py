@@ -1,6 +1,7 @@
 """`metaembed index`: make a folder searchable."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="Documents, pictures and notes.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Documents, pictures and notes.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the index.", show_default=False)
+    ],
     model: ModelOption = None,
     thumbnails: Annotated[bool, typer.Option(help="Keep small pictures of pages.")] = True,
     as_json: JsonOption = False,
@@ -43,9 +48,18 @@ def index(
             f"Folder {str(folder)!r} holds no file that can be read; see `metaembed index --help`."
         )
     library = open_or_create(out, model)
-    with _bar(disabled=as_json) as update:
+    with progress_bar(disabled=as_json) as update:
         report = index_folder(library, folder, thumbnails=thumbnails, progress=update)
-    _print_json(report) if as_json else _print(report, library, out)
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    for source, reason in sorted(report.skipped.items()):
+        typer.secho(f"skipped     {source}: {reason}", err=True, fg="yellow")
+    for source, reason in sorted(report.incomplete.items()):
+        typer.secho(f"incomplete  {source}: {reason}", err=True, fg="yellow")
+    for line in summary_lines(report, library, out):
+        typer.echo(line)
+    typer.echo(f'Next: metaembed search {out} "what you look for"')
 
 
 def open_or_create(out: Path, model_name: str | None) -> "Library":
@@ -59,10 +73,10 @@ def open_or_create(out: Path, model_name: str | None) -> "Library":
     return Library.create(out, model=load_model(name), model_name=name)
 
 
-class _bar:
+class progress_bar:
     """A progress bar over the bytes to read, with passages a second and time left."""
 
-    def __init__(self, *, disabled: bool) -> None:
+    def __init__(self, *, disabled: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -98,24 +112,13 @@ class _bar:
         self._bar.stop()
 
 
-def _print(report: "Report", library: "Library", out: Path) -> None:
-    for source, reason in sorted(report.skipped.items()):
-        typer.secho(f"skipped     {source}: {reason}", err=True, fg="yellow")
-    for source, reason in sorted(report.incomplete.items()):
-        typer.secho(f"incomplete  {source}: {reason}", err=True, fg="yellow")
+def summary_lines(report: "Report", library: "Library", out: Path) -> list[str]:
+    """What a run did and what the index holds now."""
     stats = library.index.stats()
-    typer.echo(
+    rate = report.encoded / max(report.seconds, 1e-9)
+    return [
         f"{report.files:,} files ({report.unchanged:,} unchanged, {len(report.skipped):,} skipped, "
         f"{report.removed:,} removed); {report.encoded:,} passages encoded in "
-        f"{report.seconds:.1f} s ({report.encoded / max(report.seconds, 1e-9):.0f}/s)."
-    )
-    typer.echo(
-        f"{out} holds {stats.items:,} passages in {stats.bytes_on_disk / 1e6:.1f} MB. "
-        f'Next: metaembed search {out} "what you look for"'
-    )
-
-
-def _print_json(report: "Report") -> None:
-    from dataclasses import asdict
-
-    typer.echo(json.dumps(asdict(report)))
+        f"{report.seconds:.1f} s ({rate:.0f}/s).",
+        f"{out} holds {stats.items:,} passages in {stats.bytes_on_disk / 1e6:.1f} MB.",
+    ]

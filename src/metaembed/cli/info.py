@@ -11,7 +11,10 @@ from metaembed.cli.options import JsonOption, quiet_libraries
 
 def info(
     what: Annotated[
-        str, typer.Argument(metavar="INDEX|MODEL", help="An index folder, or a model.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="INDEX|MODEL", help="An index folder, or a model.", show_default=False
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:

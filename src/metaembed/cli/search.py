@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="Folder written by `metaembed index`.", show_default=False)],
-    query: Annotated[str | None, typer.Argument(help="What to look for.", show_default=False)] = None,
+    index: Annotated[
+        Path, typer.Argument(help="Folder written by `metaembed index`.", show_default=False)
+    ],
+    query: Annotated[
+        str | None, typer.Argument(help="What to look for.", show_default=False)
+    ] = None,
     budget: BudgetOption = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
     image: Annotated[
@@ -45,7 +49,9 @@ def search(
         raise MetaEmbedError("Give QUERY, --image or both, or else --queries FILE.")
     many = None if queries is None else list(read_queries(queries))
     if not (index / "manifest.json").exists():
-        raise MetaEmbedError(f"There is no index at {str(index)!r}; make one with `metaembed index`.")
+        raise MetaEmbedError(
+            f"There is no index at {str(index)!r}; make one with `metaembed index`."
+        )
     quiet_libraries()
     from metaembed.library import Library, check_length
 
@@ -81,7 +87,9 @@ def read_queries(file: Path) -> Iterator[tuple[Any, str]]:
                 f'{file.name}, line {number}: expected an object like {{"id": 1, "query": "…"}}.'
             ) from None
         if not isinstance(query, str) or not isinstance(id, str | int):
-            raise ItemError(f"{file.name}, line {number}: `query` must be text, `id` text or a number.")
+            raise ItemError(
+                f"{file.name}, line {number}: `query` must be text, `id` text or a number."
+            )
         yield id, query
 
 

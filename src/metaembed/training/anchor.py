@@ -72,4 +72,3 @@ def principal_directions(
 ) -> Float[Tensor, "dim hidden"]:
     """The `dim` orthonormal directions that keep most of the vectors' inner products."""
     return torch.linalg.svd(vectors.float(), full_matrices=False).Vh[:dim].clone()
-

@@ -157,7 +157,7 @@ def _add_adapter(recipe: Recipe, model: MetaEmbed) -> None:
             trainable_token_indices={table: model[0].meta_token_ids},
         )
     )
-    for module in model[1:]:
+    for module in list(model)[1:]:
         module.requires_grad_(True)
 
 
@@ -195,6 +195,7 @@ def _arguments(recipe: Recipe, out: Path, progress: bool) -> Any:
         weight_decay=0.0,
         max_grad_norm=1.0,
         max_length=optim.max_tokens,
+        use_cpu=not torch.cuda.is_available(),
         bf16=torch.cpu._is_avx512_bf16_supported() or torch.cuda.is_available(),
         seed=recipe.seed,
         data_seed=recipe.seed,
@@ -217,7 +218,9 @@ def _record(recipe: Recipe, target: Path, *, pairs: int, log: list[dict[str, Any
         "pairs": pairs,
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
-        "seconds": next((entry["train_runtime"] for entry in log if "train_runtime" in entry), None),
+        "seconds": next(
+            (entry["train_runtime"] for entry in log if "train_runtime" in entry), None
+        ),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
