@@ -23,9 +23,7 @@ def mmr_loss(queries, positives, negatives, groups, weights, temperature) -> flo
     for group, weight in zip(groups, weights, strict=True):
 
         def s(query, candidate, group=group):  # eq. 4
-            return maxsim(
-                query[None, : group.query], candidate[None, : group.candidate]
-            )[0][0]
+            return maxsim(query[None, : group.query], candidate[None, : group.candidate])[0][0]
 
         loss = 0.0
         batch = len(queries)

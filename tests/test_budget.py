@@ -19,7 +19,8 @@ def test_printing_and_parsing_are_inverse(query, candidate):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "4", "x", "0x4", "4x0", "-1x4", "4X8", "4 x 8", "4x8 ", "4x8x2", "abc", "٤x٨", "1e3x4"]
+    "text",
+    ["", "4", "x", "0x4", "4x0", "-1x4", "4X8", "4 x 8", "4x8 ", "4x8x2", "abc", "٤x٨", "1e3x4"],
 )
 def test_anything_else_is_refused_in_one_line_that_shows_the_form(text):
     with pytest.raises(BudgetError, match="for example 4x8") as caught:

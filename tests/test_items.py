@@ -21,7 +21,9 @@ def png_claiming(width, height):
     """A well-formed PNG whose header lies about its size."""
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
@@ -54,14 +56,26 @@ def test_a_url_is_text_and_never_fetched():
 
 
 def test_an_instruction_is_read_before_the_text():
-    assert Item(text="whales", instruction="Find a page about").prompt() == "Find a page about\nwhales"
+    assert (
+        Item(text="whales", instruction="Find a page about").prompt() == "Find a page about\nwhales"
+    )
     assert Item(image=Image.new("RGB", (1, 1))).prompt() is None
     assert Item(text="").prompt() == ""
 
 
 @pytest.mark.parametrize(
     "value",
-    [{}, {"text": None}, {"txt": "a"}, {"text": 3}, {"image": 3}, 3, None, b"bytes", {"instruction": "x"}],
+    [
+        {},
+        {"text": None},
+        {"txt": "a"},
+        {"text": 3},
+        {"image": 3},
+        3,
+        None,
+        b"bytes",
+        {"instruction": "x"},
+    ],
 )
 def test_what_is_no_item_is_refused_in_one_line(value):
     with pytest.raises(ItemError) as caught:

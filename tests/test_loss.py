@@ -84,7 +84,8 @@ def test_gradients_are_right():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"weights": [1.0]}, {"temperature": 0.0}, {"temperature": -1.0}, {"groups": ["4x8", "1x1"]}]
+    "wrong",
+    [{"weights": [1.0]}, {"temperature": 0.0}, {"temperature": -1.0}, {"groups": ["4x8", "1x1"]}],
 )
 def test_settings_that_make_no_loss_are_refused(wrong):
     with pytest.raises(ValueError, match=r"."):

@@ -70,14 +70,19 @@ def test_the_prefix_of_the_full_embedding_is_the_smaller_budgets(model):
     full_query = model.encode_query(TEXTS, convert_to_tensor=True)
     full_candidate = model.encode_document(TEXTS, convert_to_tensor=True)
     for budget in map(Budget.parse, GROUPS):
-        close(model.encode_query(TEXTS, budget=budget, convert_to_tensor=True), full_query[:, : budget.query])
+        close(
+            model.encode_query(TEXTS, budget=budget, convert_to_tensor=True),
+            full_query[:, : budget.query],
+        )
         close(
             model.encode_document(TEXTS, budget=str(budget), convert_to_tensor=True),
             full_candidate[:, : budget.candidate],
         )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.permutations(TEXTS), st.integers(1, 4), st.sampled_from(["left", "right"]))
 def test_vectors_do_not_depend_on_the_batch(model, texts, batch_size, side):
     model.tokenizer.padding_side = side
@@ -88,7 +93,9 @@ def test_vectors_do_not_depend_on_the_batch(model, texts, batch_size, side):
 
 def test_an_input_too_long_costs_no_meta_token(model):
     for encode in (model.encode_query, model.encode_document):
-        short, long, longer = encode(["whales", "whales " * 900, "whales " * 2000], convert_to_tensor=True)
+        short, long, longer = encode(
+            ["whales", "whales " * 900, "whales " * 2000], convert_to_tensor=True
+        )
         close(long, longer)  # what is past the limit is not read
         assert (short - long).abs().max() > 1e-3
 
@@ -133,9 +140,13 @@ def test_a_saved_model_also_loads_as_a_plain_sentence_transformers_model(model, 
     assert torch.equal(plain.encode_document("whales"), model.encode_document("whales"))
 
 
-def test_no_projection_keeps_the_backbones_width_and_the_state_after_the_final_norm(bert_folder, qwen_folder):
+def test_no_projection_keeps_the_backbones_width_and_the_state_after_the_final_norm(
+    bert_folder, qwen_folder
+):
     for folder in (bert_folder, qwen_folder):
-        model = MetaEmbed.create(folder, num_query_tokens=4, num_candidate_tokens=8, dim="full").eval()
+        model = MetaEmbed.create(
+            folder, num_query_tokens=4, num_candidate_tokens=8, dim="full"
+        ).eval()
         features = model.preprocess(["whales"], task="document")
         inputs = {k: features[k] for k in ("input_ids", "attention_mask")}
         with torch.inference_mode():
@@ -225,7 +236,9 @@ def test_pictures_of_any_size_cost_no_meta_token(seeing, size):
 
 
 def test_a_large_picture_stays_within_the_visual_tokens_asked_for(qwen_folder):
-    model = MetaEmbed.create(qwen_folder, num_query_tokens=4, num_candidate_tokens=8, max_visual_tokens=16)
+    model = MetaEmbed.create(
+        qwen_folder, num_query_tokens=4, num_candidate_tokens=8, max_visual_tokens=16
+    )
     features = model.preprocess([picture(900, 700)], task="document")
     image_token = model[0].config.image_token_id
     assert 4 <= (features["input_ids"] == image_token).sum() <= 16
@@ -310,7 +323,10 @@ def test_a_pickled_checkpoint_is_refused(text_only, tmp_path):
         MetaEmbed(folder)
 
 
-@pytest.mark.parametrize("name", ["modules.json", "config.json", "config_sentence_transformers.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    ["modules.json", "config.json", "config_sentence_transformers.json", "model.safetensors"],
+)
 def test_a_damaged_model_is_one_line(text_only, tmp_path, name):
     folder = tmp_path / "model"
     text_only.save_pretrained(str(folder))

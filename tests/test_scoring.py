@@ -43,7 +43,9 @@ def test_agrees_with_the_oracle_whatever_the_block(Q, C, r_q, r_c, dim, seed, bl
 def test_candidate_order_only_reorders_scores():
     queries, candidates = embeddings(3, 4, 8, 0), embeddings(7, 8, 8, 1)
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
-    torch.testing.assert_close(maxsim(queries, candidates[order]), maxsim(queries, candidates)[:, order])
+    torch.testing.assert_close(
+        maxsim(queries, candidates[order]), maxsim(queries, candidates)[:, order]
+    )
 
 
 @pytest.mark.parametrize(("Q", "C"), [(0, 3), (3, 0), (0, 0)])

@@ -29,7 +29,9 @@ def make_bert(folder: Path, *, positions: int = 64, seed: int = 0) -> Path:
     words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     words.normalizer = normalizers.BertNormalizer(lowercase=True)
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    words.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special)
+    )
     words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     words.save(str(folder / "raw.json"))
     tokenizer = BertTokenizer(
@@ -79,7 +81,8 @@ def make_qwen(folder: Path, *, seed: int = 0) -> Path:
     pieces.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     pieces.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+        CORPUS,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet),
     )
     pieces.save(str(folder / "raw.json"))
     tokenizer = Qwen2Tokenizer(

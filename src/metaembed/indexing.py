@@ -228,10 +228,13 @@ class _Run:
 def page_id(source: str, place: str) -> str:
     """Name a place of a file.
 
-    >>> page_id("a/b.pdf", "page 3"), page_id("cat.png", "image")
-    ('a/b.pdf#page=3', 'cat.png')
+    >>> page_id("a/b.pdf", "page 3"), page_id("cat.png", "image"), page_id("a.html", "#top")
+    ('a/b.pdf#page=3', 'cat.png', 'a.html#top')
     """
-    return source if place == "image" else f"{source}#{place.replace(' ', '=', 1)}"
+    if place == "image":
+        return source
+    anchor = place.removeprefix("#")
+    return f"{source}#{anchor if place != anchor else place.replace(' ', '=', 1)}"
 
 
 def _unit(

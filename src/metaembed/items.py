@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaembed.errors import ItemError
-from metaembed.images import flatten, open_image
+from metaembed.images import IMAGE_SUFFIXES, flatten, open_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _KEYS = frozenset({"text", "image", "instruction"})
 
 

@@ -4,7 +4,6 @@ Files are untrusted: what cannot be read, is damaged or is not what it claims to
 `PageError` with a one-line reason. Nothing here knows models or vectors.
 """
 
-from metaembed.pages.image import open_image
 from metaembed.pages.ocr import OCR_HINT, ocr_available, ocr_text
 from metaembed.pages.page import Page
 from metaembed.pages.passages import Passage, split_passages
@@ -18,7 +17,6 @@ __all__ = [
     "find_files",
     "ocr_available",
     "ocr_text",
-    "open_image",
     "read_pages",
     "split_passages",
 ]

@@ -1,21 +1,16 @@
-"""Finding files in a folder and opening them without being held up or led astray."""
+"""Finding files in a folder without being led astray."""
 
-import errno
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from metaembed.errors import PageError
+from metaembed.files import reason_of
 
 log = logging.getLogger(__name__)
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
-# A FIFO or device must not block the open that finds out what it is. Windows has neither flag's
-# counterpart and needs to be told that the file is binary.
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def walk_files(folder: Path, *, wanted: Callable[[Path], bool]) -> list[Path]:
@@ -29,7 +24,7 @@ def walk_files(folder: Path, *, wanted: Callable[[Path], bool]) -> list[Path]:
     try:
         os.scandir(folder).close()
     except (OSError, ValueError) as error:
-        raise PageError(f"The folder cannot be listed: {_reason(error)}.") from None
+        raise PageError(f"The folder cannot be listed: {reason_of(error)}.") from None
     root = folder.resolve()
     files: list[Path] = []
     links: list[Path] = []
@@ -42,37 +37,6 @@ def walk_files(folder: Path, *, wanted: Callable[[Path], bool]) -> list[Path]:
             found.add(target)
             files.append(link)
     return sorted(files)
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular, non-empty file; anything else raises `PageError` at once.
-
-    Pipes, devices and folders are refused without waiting for them.
-    """
-    try:
-        descriptor = os.open(path, _OPEN_FLAGS)
-    except (OSError, ValueError) as error:
-        raise PageError(f"The file cannot be opened: {_reason(error)}.") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PageError("This is not a regular file; only regular files are read.")
-        file = os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return file
-
-
-def read_bytes(path: Path, *, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes; raises `PageError` otherwise."""
-    with open_regular(path) as file:
-        try:
-            content = file.read(limit + 1)
-        except OSError as error:
-            raise PageError(f"The file cannot be read: {_reason(error)}.") from None
-    if len(content) > limit:
-        raise PageError(f"The file is larger than {limit >> 20} MiB; split it first.")
-    return content
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -89,7 +53,7 @@ def _is_skipped(folder_name: str) -> bool:
 
 
 def _log_unlisted(error: OSError) -> None:
-    log.warning("Folder %s is left out: %s.", error.filename, _reason(error))
+    log.warning("Folder %s is left out: %s.", error.filename, reason_of(error))
 
 
 def _target(link: Path) -> Path | None:
@@ -97,15 +61,3 @@ def _target(link: Path) -> Path | None:
         return link.resolve(strict=True)
     except (OSError, RuntimeError):  # a link that is gone or leads to itself
         return None
-
-
-def _reason(error: Exception) -> str:
-    """Say why in a few words, without the path that `str(error)` has."""
-    if isinstance(error, OSError):
-        number = error.errno or 0
-        return {
-            errno.ENOENT: "it does not exist",
-            errno.ENOTDIR: "it is not a folder",
-            errno.EACCES: "permission denied",
-        }.get(number, (error.strerror or type(error).__name__).lower())
-    return str(error)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from metaembed.errors import PageError
+from metaembed.files import open_regular
 from metaembed.images import flatten
-from metaembed.pages.files import open_regular
 from metaembed.pages.lines import Trail
 from metaembed.pages.ocr import ocr_available, text_of
 from metaembed.pages.page import Page

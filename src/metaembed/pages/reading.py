@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from metaembed.errors import PageError
-from metaembed.pages.files import read_bytes, walk_files
+from metaembed.files import read_bytes
+from metaembed.images import IMAGE_SUFFIXES
+from metaembed.pages.files import walk_files
 from metaembed.pages.html import html_pages
-from metaembed.pages.image import IMAGE_SUFFIXES, image_pages
+from metaembed.pages.image import image_pages
 from metaembed.pages.markdown import markdown_pages
 from metaembed.pages.page import Page
 from metaembed.pages.pdf import pdf_pages

@@ -53,7 +53,8 @@ class AnchoredMMRLoss(MMRLoss):
         ids, mask = column["input_ids"], column["attention_mask"].bool()
         mask = mask & ~torch.isin(ids, self._meta_ids.to(ids.device))
         width = int(mask.sum(1).max())  # the item stands before its meta tokens
-        ids, mask = ids[:, :width], mask[:, :width]
+        mask = mask[:, :width]
+        ids = ids[:, :width].masked_fill(~mask, 0)  # the backbone has no rows for meta tokens
         states = backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return mean_pooled(states.float(), mask, projection)
 

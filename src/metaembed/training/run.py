@@ -17,7 +17,7 @@ from metaembed.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-ANCHOR_TEXTS = 2000
+ANCHOR_TEXTS = 1000
 """Candidates that the projection's principal directions are taken from."""
 
 
