@@ -19,9 +19,9 @@ if VISION.is_dir():
     _operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-import pytest
+import pytest  # noqa: E402
 
-from tests.tiny import make_bert, make_qwen
+from tests.tiny import make_bert, make_qwen  # noqa: E402
 
 
 @pytest.fixture(scope="session")

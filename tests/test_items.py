@@ -10,7 +10,7 @@ from metaembed.images import open_image
 from metaembed.items import Item, is_one_item
 
 
-@pytest.fixture()
+@pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "cat.png"
     Image.new("RGB", (4, 3), "red").save(path)

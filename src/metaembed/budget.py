@@ -1,5 +1,6 @@
 """How many vectors to spend on each side of a match."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -64,7 +65,7 @@ def parse_groups(values: Sequence[Budget | str]) -> tuple[Budget, ...]:
     groups = tuple(Budget.parse(value) for value in values)
     if not groups:
         raise BudgetError("At least one group is needed, for example 1x1.")
-    for small, large in zip(groups, groups[1:], strict=False):
+    for small, large in itertools.pairwise(groups):
         if not small.fits(large) or small == large:
             raise BudgetError(
                 f"Groups must be nested, smallest first; {large} does not contain {small}."

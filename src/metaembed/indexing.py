@@ -105,7 +105,12 @@ class _Run:
         self.done = self.total = 0
 
     def bring_up_to_date(self, folder: Path) -> Report:
-        paths = {path.relative_to(folder).as_posix(): path for path in find_files(folder)}
+        own = self.library.index.path.resolve()
+        paths = {
+            source_name(path.relative_to(folder)): path
+            for path in find_files(folder)
+            if not path.resolve().is_relative_to(own)  # an index inside of its folder
+        }
         todo = {s: path for s, path in paths.items() if not self.ledger.is_current(s, path)}
         self.report.files = len(paths)
         self.report.unchanged = len(paths) - len(todo)
@@ -220,9 +225,18 @@ class _Run:
             end()
 
     def _drop(self, source: str, ids: set[str]) -> None:
+        self.ledger.forget(source, ids)
         if ids:
-            self.ledger.forget(source, ids)
             self.library.index.delete(sorted(ids))
+
+
+def source_name(path: Path) -> str:
+    """A file's path with `/`; bytes that are no UTF-8 become `?`, as ids must be text.
+
+    >>> source_name(Path("a") / "b.pdf")
+    'a/b.pdf'
+    """
+    return path.as_posix().encode("utf-8", "replace").decode("utf-8")
 
 
 def page_id(source: str, place: str) -> str:

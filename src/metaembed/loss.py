@@ -12,6 +12,17 @@ from metaembed.budget import PAPER_GROUPS, Budget, parse_groups
 
 Score = Literal["sum", "mean"]
 
+CITATION = """
+@inproceedings{xiao2026metaembed,
+    title={MetaEmbed: Scaling Multimodal Retrieval at Test-Time with Flexible Late Interaction},
+    author={Zilin Xiao and Qi Ma and Mengting Gu and Chun-cheng Jason Chen and Xintao Chen and
+            Vicente Ordonez and Vijai Mohan},
+    booktitle={International Conference on Learning Representations},
+    year={2026},
+    eprint={2509.18095},
+}
+"""
+
 
 def mmr_loss(
     queries: Float[Tensor, "B R_q dim"],
@@ -71,7 +82,8 @@ class MMRLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.groups = parse_groups(groups or getattr(model, "groups", PAPER_GROUPS))
+        own: Sequence[Budget | str] = getattr(model, "groups", PAPER_GROUPS)
+        self.groups = parse_groups(own if groups is None else groups)
         if weights is not None and len(weights) != len(self.groups):
             raise ValueError(f"{len(self.groups)} groups need as many weights, not {len(weights)}.")
         if not temperature > 0:
@@ -113,12 +125,5 @@ class MMRLoss(nn.Module):
 
     @property
     def citation(self) -> str:
-        return """
-@inproceedings{xiao2026metaembed,
-    title={MetaEmbed: Scaling Multimodal Retrieval at Test-Time with Flexible Late Interaction},
-    author={Zilin Xiao and Qi Ma and Mengting Gu and Chun-cheng Jason Chen and Xintao Chen and Vicente Ordonez and Vijai Mohan},
-    booktitle={International Conference on Learning Representations},
-    year={2026},
-    eprint={2509.18095},
-}
-"""
+        """The paper, in BibTeX."""
+        return CITATION

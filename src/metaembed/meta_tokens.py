@@ -9,7 +9,7 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -32,8 +32,12 @@ class MetaTokenTransformer(Transformer):
     tokens of the row's side, and an `attention_mask` of ones (B, r): there is nothing to mask.
     """
 
-    config_keys = [*Transformer.config_keys, "num_query_tokens", "num_candidate_tokens"]
-    forward_kwargs = {"num_vectors"}
+    config_keys: ClassVar[list[str]] = [
+        *Transformer.config_keys,
+        "num_query_tokens",
+        "num_candidate_tokens",
+    ]
+    forward_kwargs: ClassVar[set[str]] = {"num_vectors"}
 
     def __init__(
         self,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from metaembed.errors import ItemError, PageError
-from metaembed.pages import SUPPORTED_SUFFIXES, open_image, read_pages
+from metaembed.images import open_image
+from metaembed.pages import SUPPORTED_SUFFIXES, read_pages
 from tests.pages.samples import blank_pdf, pdf_of, text_pdf, write
 
 

@@ -3,7 +3,8 @@
 import pytest
 from PIL import Image
 
-from metaembed.pages import Page, open_image, read_pages
+from metaembed.images import open_image
+from metaembed.pages import Page, read_pages
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 

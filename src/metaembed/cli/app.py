@@ -26,15 +26,8 @@ def main() -> None:
     try:
         app()
     except MetaEmbedError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("Stopped.", code=130)
+        typer.secho(f"Error: {' '.join(str(error).split())}", err=True, fg="red")
+        raise SystemExit(1) from None
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stderr.close()
         raise SystemExit(141) from None
-
-
-def _fail(message: str, code: int = 1) -> None:
-    line = " ".join(message.split())
-    typer.secho(f"Error: {line}" if code == 1 else line, err=True, fg="red")
-    raise SystemExit(code)

@@ -24,14 +24,14 @@ def demo(
     quiet_libraries()
     keep_freed_memory()
     from metaembed import demo as content
-    from metaembed.cli.index import open_or_create, progress_bar, summary_lines
+    from metaembed.cli.index import ProgressBar, open_or_create, summary_lines
     from metaembed.indexing import index_folder
 
     docs, index = out / "docs", out / "index"
     typer.echo(f"Writing the standard library's docstrings to {docs} …")
     content.write_documentation(docs)
     library = open_or_create(index, model)
-    with progress_bar() as update:
+    with ProgressBar() as update:
         report = index_folder(library, docs, progress=update)
     for line in summary_lines(report, library, index):
         typer.echo(line)

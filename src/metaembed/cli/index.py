@@ -48,8 +48,15 @@ def index(
             f"Folder {str(folder)!r} holds no file that can be read; see `metaembed index --help`."
         )
     library = open_or_create(out, model)
-    with progress_bar(disabled=as_json) as update:
-        report = index_folder(library, folder, thumbnails=thumbnails, progress=update)
+    try:
+        with ProgressBar(disabled=as_json) as update:
+            report = index_folder(library, folder, thumbnails=thumbnails, progress=update)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. What was encoded is kept; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
+    if report.skipped and not len(library.index):
+        source, reason = next(iter(sorted(report.skipped.items())))
+        raise MetaEmbedError(f"None of {report.files:,} files could be read; {source}: {reason}")
     if as_json:
         typer.echo(json.dumps(asdict(report)))
         return
@@ -73,7 +80,7 @@ def open_or_create(out: Path, model_name: str | None) -> "Library":
     return Library.create(out, model=load_model(name), model_name=name)
 
 
-class progress_bar:
+class ProgressBar:
     """A progress bar over the bytes to read, with passages a second and time left."""
 
     def __init__(self, *, disabled: bool = False) -> None:

@@ -37,7 +37,9 @@ class AnchoredMMRLoss(MMRLoss):
         self.weight = weight
 
     def forward(
-        self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None
+        self,
+        sentence_features: Iterable[dict[str, Any]],
+        labels: Tensor | None = None,  # noqa: ARG002  (the trainer passes it)
     ) -> Float[Tensor, ""]:
         columns = list(sentence_features)
         embeddings = [self.model(dict(column))["token_embeddings"] for column in columns]

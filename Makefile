@@ -1,0 +1,61 @@
+# Everything a fresh checkout needs: Python >= 3.11, make, a C compiler and a package registry.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+export TOKENIZERS_PARALLELISM = false
+export HF_HUB_OFFLINE = 1
+
+.PHONY: help demo test test-slow check format lint types layers mini card clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: $(VENV)/.demo ## index this Python's documentation and ask it questions
+	$(BIN)/metaembed demo --out build/demo
+
+test: $(VENV)/.dev ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: format lint types layers test ## the whole gate
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check src tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+mini: $(VENV)/.dev ## train metaembed-mini anew (up to 90 minutes); goes on where it stopped
+	$(BIN)/metaembed train recipes/mini.toml --out build/mini
+
+card: $(VENV)/.dev ## measure metaembed-mini and write the figures into its model card
+	$(BIN)/metaembed eval metaembed-mini --out benchmarks/results/mini.json
+	$(BIN)/python benchmarks/render.py
+
+clean: ## delete what the targets made
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable '.[pages,mini]'
+	touch $@
+
+# Qwen-VL's processor needs torchvision, and its wheels break a CPU build of torch in the same
+# environment; the tests put it on their path from a folder of its own.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --no-deps --upgrade --target $(VENV)/torchvision-for-tests torchvision==0.28.0
+	touch $@ $(VENV)/.demo
