@@ -41,6 +41,13 @@ VISION: dict[str, Vision] = {
 """By `config.model_type`. Others take pictures as their processor does by itself."""
 
 
+ABSOLUTE_POSITIONS = frozenset({"bert"})
+"""Families with a learned vector a position, counted from 0: their meta tokens are spread over
+the item instead of standing behind it (see `metaembed.windows`). They attend in both directions, so
+the order of tokens is their positions alone, and the positions of an item's parts are what such a
+backbone was trained to look for."""
+
+
 def picture_limits(model_type: str, max_visual_tokens: int) -> dict[str, Any]:
     """Processor arguments that keep a picture within `max_visual_tokens`."""
     if model_type not in VISION:

@@ -14,7 +14,7 @@ from metaembed.errors import ItemError, PageError
 from metaembed.items import Item
 from metaembed.ledger import FileState, Ledger
 from metaembed.library import Library
-from metaembed.pages import OCR_HINT, Page, find_files, ocr_available, read_pages, split_passages
+from metaembed.pages import OCR_HINT, Page, Reader, find_files, ocr_available, split_passages
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -79,8 +79,8 @@ def index_folder(
     the next run goes on from there.
     """
     started = time.perf_counter()
-    with closing(Ledger(library.index.path)) as ledger:
-        report = _Run(library, ledger, thumbnails, progress).bring_up_to_date(folder)
+    with closing(Ledger(library.index.path)) as ledger, Reader() as reader:
+        report = _Run(library, ledger, reader, thumbnails, progress).bring_up_to_date(folder)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -92,11 +92,13 @@ class _Run:
         self,
         library: Library,
         ledger: Ledger,
+        reader: Reader,
         thumbnails: bool,
         progress: Callable[[Progress], None],
     ) -> None:
         self.library = library
         self.ledger = ledger
+        self.reader = reader
         self.thumbnails = thumbnails
         self.progress = progress
         self.report = Report()
@@ -161,7 +163,7 @@ class _Run:
     def _units(self, source: str, path: Path, pictures: dict[str, bytes]) -> Iterator[Unit]:
         sees = self.library.model.supports("image")
         unread: list[str] = []
-        for page in read_pages(path, images=sees or self.thumbnails, ocr=not sees):
+        for page in self.reader.read_pages(path, images=sees or self.thumbnails, ocr=not sees):
             self.report.pages += 1
             group = page_id(source, page.place)
             if page.image is not None and self.thumbnails:

@@ -7,7 +7,7 @@ stand at the end, the query's first). Only the states of M_q (query) or M_c (can
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from metaembed.backbones import PER_TOKEN_KEYS, fit_picture, picture_limits, resolve_backbone
 from metaembed.errors import ItemError, ModelError
 from metaembed.items import Item, items_of
+from metaembed.windows import windows as windows_of
 
 MIN_ITEM_TOKENS = 8
 
@@ -36,6 +37,7 @@ class MetaTokenTransformer(Transformer):
         *Transformer.config_keys,
         "num_query_tokens",
         "num_candidate_tokens",
+        "windows",
     ]
     forward_kwargs: ClassVar[set[str]] = {"num_vectors"}
 
@@ -45,6 +47,7 @@ class MetaTokenTransformer(Transformer):
         *,
         num_query_tokens: int = 16,
         num_candidate_tokens: int = 64,
+        windows: Mapping[str, Sequence[int]] | None = None,
         max_visual_tokens: int | None = None,
         seed: int = 0,
         **kwargs: Any,
@@ -54,6 +57,7 @@ class MetaTokenTransformer(Transformer):
         self.unpad_inputs = False
         self.num_query_tokens = num_query_tokens
         self.num_candidate_tokens = num_candidate_tokens
+        self.windows = None if windows is None else {k: list(v) for k, v in windows.items()}
         if self.tokenizer is None:
             raise ModelError(
                 f"{model_name_or_path} has no tokenizer, so it cannot carry meta tokens; "
@@ -165,6 +169,13 @@ class MetaTokenTransformer(Transformer):
         read = self.num_query_tokens if task == "query" else self.num_candidate_tokens
         ends = features["attention_mask"].sum(dim=1, keepdim=True)  # (B, 1)
         features["meta_positions"] = ends - read + torch.arange(read)  # (B, read)
+        if self.windows is not None:
+            lengths = (ends - len(meta_ids)).squeeze(1)
+            sides = ["query"] if task == "query" else ["query", "candidate"]
+            counts = [count for side in sides for count in self.windows[side]]
+            features["position_ids"] = spread_positions(
+                lengths, counts, width=features["input_ids"].shape[1]
+            )
         return features
 
     def _sample(self, item: Item) -> dict[str, Any]:
@@ -227,6 +238,18 @@ def add_meta_tokens(model: Any, tokenizer: Any, names: Sequence[str], *, seed: i
     with torch.no_grad():
         ids = torch.tensor(tokenizer.convert_tokens_to_ids(missing), device=weight.device)
         weight[ids] = (mean + noise.to(weight.device) * spread).to(weight.dtype)
+
+
+def spread_positions(
+    lengths: Int[Tensor, " B"], counts: Sequence[int], *, width: int
+) -> Int[Tensor, "B T"]:
+    """Positions that put every meta token in the middle of the part it looks after."""
+    positions = torch.arange(width).repeat(len(lengths), 1)  # (B, T)
+    starts, stops = windows_of(lengths, counts)
+    slots = lengths.unsqueeze(1) + torch.arange(starts.shape[1])
+    positions.scatter_(1, slots, (starts + stops - 1) // 2)
+    is_used = torch.arange(width) < lengths.unsqueeze(1) + starts.shape[1]
+    return torch.where(is_used, positions, 0)
 
 
 def append_tokens(features: dict[str, Any], token_ids: Sequence[int]) -> dict[str, Any]:

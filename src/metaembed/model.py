@@ -15,12 +15,13 @@ from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize
 from torch import Tensor, nn
 
-from metaembed.backbones import resolve_backbone
+from metaembed.backbones import ABSOLUTE_POSITIONS, resolve_backbone
 from metaembed.budget import PAPER_GROUPS, Budget, parse_groups
 from metaembed.errors import BudgetError, ItemError, MetaEmbedError, ModelError
 from metaembed.items import is_one_item
 from metaembed.meta_tokens import MetaTokenTransformer
 from metaembed.scoring import maxsim
+from metaembed.windows import added
 
 MODULE_TYPES: dict[str, type[nn.Module]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (MetaTokenTransformer,)
@@ -115,6 +116,12 @@ class MetaEmbed(MultiVectorEncoder):
             seed=seed,
             **kwargs,
         )
+        if transformer.config.model_type in ABSOLUTE_POSITIONS:
+            nested = parse_groups(groups)
+            transformer.windows = {
+                "query": added([group.query for group in nested]),
+                "candidate": added([group.candidate for group in nested]),
+            }
         modules: list[nn.Module] = [transformer]
         if dim != "full":
             modules.append(_projection(transformer.get_embedding_dimension(), dim, seed=seed))

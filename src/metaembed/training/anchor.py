@@ -1,24 +1,26 @@
-"""Tying a new model's first vector to what its backbone already knows."""
+"""Tying a new model's vectors to what its backbone already knows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from metaembed.loss import MMRLoss
 from metaembed.model import MetaEmbed
+from metaembed.windows import added, windows
 
 
 class AnchoredMMRLoss(MMRLoss):
-    """MMR plus `weight` times the angle between each first vector and the backbone's own vector.
+    """MMR plus `anchor` times the distance of every vector from its anchor.
 
-    The backbone's vector is the mean of its token states without meta tokens or adapter, through
-    `projection` (its principal directions, see `principal_directions`). A sentence encoder knows
-    a useful vector already; this hands it to the first meta token within a few hundred steps,
-    which contrastive training alone would take far longer to find.
+    The anchor of a vector is the mean of the backbone's own token states, without meta tokens or
+    adapter, over the part of the item that the vector looks after (`metaembed.windows`), through
+    `projection`. The first one is thus the vector of the sentence encoder that the backbone was;
+    scoring the anchors of both sides by late interaction is already a little better than that
+    vector alone. Contrastive training by itself would take far longer to get there.
     """
 
     def __init__(
@@ -27,14 +29,19 @@ class AnchoredMMRLoss(MMRLoss):
         backbone: nn.Module,
         projection: Float[Tensor, "dim hidden"],
         *,
-        weight: float,
+        anchor: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, **kwargs)
         # Kept out of the module tree: it is neither trained nor saved.
-        self._anchor = (backbone.eval().requires_grad_(False), projection)
+        self._backbone = (backbone.eval().requires_grad_(False),)
+        self._projection = projection
         self._meta_ids = torch.tensor(model[0].meta_token_ids)
-        self.weight = weight
+        self._counts = (
+            added([group.query for group in self.groups]),
+            added([group.candidate for group in self.groups]),
+        )
+        self.anchor = anchor
 
     def forward(
         self,
@@ -44,30 +51,38 @@ class AnchoredMMRLoss(MMRLoss):
         columns = list(sentence_features)
         embeddings = [self.model(dict(column))["token_embeddings"] for column in columns]
         loss = self.of_embeddings(embeddings)
-        for column, embedding in zip(columns[:2], embeddings[:2], strict=True):
-            anchor = self._anchor_of(column)
-            loss = loss + self.weight * (1 - (embedding[:, 0].float() * anchor).sum(-1)).mean()
+        for column, embedding, counts in zip(columns, embeddings, self._counts, strict=False):
+            anchors = self._anchors(column, counts)  # (B, r, dim)
+            distance = 1 - (embedding.float() * anchors).sum(-1)
+            loss = loss + self.anchor * distance.mean()
         return loss
 
     @torch.no_grad()
-    def _anchor_of(self, column: dict[str, Any]) -> Float[Tensor, "B dim"]:
-        backbone, projection = self._anchor
+    def _anchors(self, column: dict[str, Any], counts: Sequence[int]) -> Float[Tensor, "B r dim"]:
         ids, mask = column["input_ids"], column["attention_mask"].bool()
         mask = mask & ~torch.isin(ids, self._meta_ids.to(ids.device))
         width = int(mask.sum(1).max())  # the item stands before its meta tokens
         mask = mask[:, :width]
         ids = ids[:, :width].masked_fill(~mask, 0)  # the backbone has no rows for meta tokens
-        states = backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return mean_pooled(states.float(), mask, projection)
+        states = self._backbone[0](input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return pooled(states.float(), mask, counts, self._projection.to(states.device))
 
 
-def mean_pooled(
-    states: Float[Tensor, "B T hidden"], mask: Tensor, projection: Float[Tensor, "dim hidden"]
-) -> Float[Tensor, "B dim"]:
-    """Mean of the states under the mask, projected and normalised."""
-    weights = mask.unsqueeze(-1).float()
-    mean = (states * weights).sum(1) / weights.sum(1)
-    return F.normalize(mean @ projection.T, dim=-1)
+def pooled(
+    states: Float[Tensor, "B T hidden"],
+    mask: Bool[Tensor, "B T"],
+    counts: Sequence[int],
+    projection: Float[Tensor, "dim hidden"],
+) -> Float[Tensor, "B R dim"]:
+    """Mean of the states in every window, projected and normalised."""
+    starts, stops = windows(mask.sum(1), counts)
+    sums = F.pad((states * mask.unsqueeze(-1)).cumsum(dim=1), (0, 0, 1, 0))  # (B, T + 1, hidden)
+
+    def upto(ends: Tensor) -> Tensor:
+        return sums.gather(1, ends.unsqueeze(-1).expand(-1, -1, sums.shape[-1]))
+
+    means = (upto(stops) - upto(starts)) / (stops - starts).unsqueeze(-1)
+    return F.normalize(means @ projection.T, dim=-1)
 
 
 def principal_directions(

@@ -60,8 +60,12 @@ class OptimSection(_Section):
     temperature: PositiveFloat
     max_tokens: PositiveInt
     """An item is cut to this many tokens while training."""
+    score: Literal["sum", "mean"] = "sum"
+    """The paper sums over query vectors; the mean gives all groups one effective temperature."""
+    group_weight: PositiveFloat = 1.0
+    """Weight of each group's loss."""
     anchor: NonNegativeFloat = 0.0
-    """Weight of the term that ties the first vector to the backbone's mean-pooled one."""
+    """Weight of the term that ties the vectors to the backbone's own; see `AnchoredMMRLoss`."""
     save_steps: PositiveInt
 
 

@@ -12,13 +12,15 @@ import torch
 
 from metaembed.errors import ModelError, RecipeError
 from metaembed.model import MetaEmbed
-from metaembed.training.anchor import AnchoredMMRLoss, mean_pooled, principal_directions
+from metaembed.training.anchor import AnchoredMMRLoss, pooled, principal_directions
 from metaembed.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 ANCHOR_TEXTS = 1000
 """Candidates that the projection's principal directions are taken from."""
+SAMPLED_WINDOWS = (1, 4, 8)
+"""Parts of those candidates whose vectors count, so that whole texts and parts are kept alike."""
 
 
 def train(recipe: Recipe, out: Path, *, progress: bool = True) -> Path:
@@ -120,23 +122,22 @@ def _loss(recipe: Recipe, model: MetaEmbed, texts: list[str]) -> AnchoredMMRLoss
             ).to(model.device)
             states = backbone(**batch).last_hidden_state
             identity = torch.eye(states.shape[-1], device=states.device)
-            vectors.append(mean_pooled(states, batch["attention_mask"].bool(), identity))
-    hidden = model[0].get_embedding_dimension()
-    projection = principal_directions(
-        torch.cat(vectors), hidden if recipe.model.dim == "full" else recipe.model.dim
-    )
+            mask = batch["attention_mask"].bool()
+            vectors.append(pooled(states, mask, SAMPLED_WINDOWS, identity).flatten(0, 1))
     if recipe.model.dim == "full":
-        projection = torch.eye(hidden)
+        projection = torch.eye(model[0].get_embedding_dimension())
     else:
+        projection = principal_directions(torch.cat(vectors), recipe.model.dim)
         with torch.no_grad():
             model[1].linear.weight.copy_(projection)
     return AnchoredMMRLoss(
         model,
         backbone,
         projection,
-        weight=recipe.optim.anchor,
+        anchor=recipe.optim.anchor,
         temperature=recipe.optim.temperature,
-        weights=[1 / len(model.groups)] * len(model.groups),
+        score=recipe.optim.score,
+        weights=[recipe.optim.group_weight] * len(model.groups),
     )
 
 
