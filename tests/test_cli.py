@@ -1,4 +1,4 @@
-"""The command line as a user meets it, with a tiny model; mistakes end in one line and exit code 1."""
+"""The command line as a user meets it, with a tiny model; a mistake is one line and exit code 1."""
 
 import json
 import struct

@@ -1,7 +1,7 @@
 """The demo: the documentation of this Python installation, searched at three budgets."""
 
+import sys
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,26 +78,24 @@ class Summary(NamedTuple):
         return sum(1 / a.rank for a in self.answers if a.rank) / len(self.answers)
 
 
-def write_documentation(folder: Path, entries: Iterable[Entry] | None = None) -> int:
-    """Write the standard library's docstrings as one Markdown file a package; return how many.
+def write_documentation(folder: Path) -> None:
+    """Write the standard library's docstrings as one Markdown file a package.
 
-    Nothing is imported or run to get at them. Files that exist are left as they are when they
-    would not change, so that an index over them stays up to date.
+    Nothing of it is run to get at them. Does nothing when this Python wrote them before.
     """
-    if entries is None:
-        from metaembed.data.python_docs import standard_library_entries
+    from metaembed.data.python_docs import standard_library_entries
 
-        entries = standard_library_entries()
+    stamp = folder / ".written-by"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == sys.version:
+        return
     packages: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
+    for entry in standard_library_entries():
         if entry.doc.strip():
             packages[entry.package].append(entry)
     folder.mkdir(parents=True, exist_ok=True)
-    for package, documented in packages.items():
-        file, text = folder / f"{package}.md", _markdown(package, documented)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            file.write_text(text, encoding="utf-8")
-    return len(packages)
+    for package, entries in packages.items():
+        (folder / f"{package}.md").write_text(_markdown(package, entries), encoding="utf-8")
+    stamp.write_text(sys.version, encoding="utf-8")
 
 
 def _markdown(package: str, entries: list[Entry]) -> str:
