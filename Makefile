@@ -37,6 +37,7 @@ layers: $(VENV)/.dev
 
 mini: $(VENV)/.dev ## train metaembed-mini anew (up to 90 minutes); goes on where it stopped
 	$(BIN)/metaembed train recipes/mini.toml --out build/mini
+	cp -R build/mini/model/. src/metaembed/mini/
 
 card: $(VENV)/.dev ## measure metaembed-mini and write the figures into its model card
 	$(BIN)/metaembed eval metaembed-mini --out benchmarks/results/mini.json

@@ -1,7 +1,7 @@
 """Writes measured figures into the documents that show them, between markers.
 
-    python benchmarks/render.py          write
-    python benchmarks/render.py --check  fail when a document is not current
+python benchmarks/render.py          write
+python benchmarks/render.py --check  fail when a document is not current
 """
 
 import json

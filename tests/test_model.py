@@ -337,3 +337,44 @@ def test_a_damaged_model_is_one_line(text_only, tmp_path, name):
     shutil.rmtree(folder)
     with pytest.raises(ModelError):
         MetaEmbed(folder)
+
+
+def test_a_merged_model_saves_and_reloads_as_an_ordinary_one(text_only, tmp_path):
+    peft = pytest.importorskip("peft")
+    text_only.save_pretrained(str(tmp_path / "base"))
+    trained = MetaEmbed(tmp_path / "base")
+    trained.add_adapter(
+        peft.LoraConfig(
+            r=2,
+            target_modules=["query", "value"],
+            trainable_token_indices={"word_embeddings": trained[0].meta_token_ids},
+        )
+    )
+    with torch.no_grad():
+        for name, weight in trained.named_parameters():
+            if weight.requires_grad and ("lora_B" in name or "delta" in name):
+                weight.add_(0.1)
+    trained.save_pretrained(str(tmp_path / "adapter"))
+    merged = MetaEmbed(tmp_path / "adapter").merge_adapter()
+    merged.save_pretrained(str(tmp_path / "merged"))
+    again = MetaEmbed(tmp_path / "merged")
+    assert torch.equal(again.encode_query("whales"), merged.encode_query("whales"))
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused(text_only, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    text_only.save_pretrained(str(tmp_path))
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if name.endswith("attention.self.query.weight"))
+    del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="not those that were saved"):
+        MetaEmbed(tmp_path)
+
+
+def test_the_fingerprint_tells_models_apart_that_place_their_tokens_differently(bert_folder):
+    made = MetaEmbed.create(bert_folder, num_query_tokens=4, num_candidate_tokens=8, groups=GROUPS)
+    before = made.fingerprint
+    made[0].windows = None
+    assert made.fingerprint != before

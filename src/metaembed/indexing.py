@@ -27,6 +27,8 @@ CHUNK = 128
 """Passages encoded, stored and recorded together: the most that an interruption can cost."""
 MAX_SEGMENTS = 16
 """An index in more pieces than this is put together at the end."""
+MAX_SOURCE = 900
+"""Longest path of a file below its folder: ids carry it and are bounded."""
 THUMBNAIL_SIDE = 320
 """Pixels."""
 
@@ -140,6 +142,8 @@ class _Run:
         state: FileState | None = None
         size = 0
         try:
+            if len(source) > MAX_SOURCE:
+                raise PageError(f"Its path is longer than {MAX_SOURCE} characters; shorten it.")
             state = FileState.of(path)  # before reading: a change meanwhile is seen next time
             size = state.size
             for unit in self._units(source, path, pictures):
@@ -149,7 +153,9 @@ class _Run:
             self.report.skipped[source] = str(error)
         except OSError as error:
             self.report.skipped[source] = error.strerror or str(error)
-        complete = not {source} & (self.report.skipped.keys() | self.report.incomplete.keys())
+        complete = source not in self.report.skipped and not (
+            source in self.report.incomplete and not ocr_available()
+        )
         self.done += size
 
         def end() -> None:

@@ -83,7 +83,7 @@ class Library:
         self,
         query: Item,
         *,
-        budget: Budget | None = None,
+        budget: Budget | str | None = None,
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
     ) -> Results:
@@ -95,12 +95,12 @@ class Library:
         self,
         queries: Sequence[Item],
         *,
-        budget: Budget | None = None,
+        budget: Budget | str | None = None,
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
     ) -> Iterator[Results]:
         """Answer queries in their order, encoded in batches."""
-        budget = budget or self.index.limit
+        budget = self.index.limit if budget is None else Budget.parse(budget)
         budget.require_fits(self.index.limit, of=f"index {self.index.path.name!r}")
         for start in range(0, len(queries), QUERY_BATCH):
             batch = queries[start : start + QUERY_BATCH]

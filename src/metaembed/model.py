@@ -2,9 +2,10 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -58,6 +59,7 @@ class MetaEmbed(MultiVectorEncoder):
                 "and choose a backbone that transformers supports itself."
             )
         self._groups = None if groups is None else parse_groups(groups)
+        self._saved_fingerprint: str | None = None
         # Read by the library when it resolves the classes that modules.json names.
         self._module_classes = MODULE_TYPES
         path = None if model_name_or_path is None else str(model_name_or_path)
@@ -81,6 +83,18 @@ class MetaEmbed(MultiVectorEncoder):
                 f"the groups are {', '.join(map(str, self._groups))}."
             )
         self._merged_fingerprint: str | None = None
+        self._check_weights(path, kwargs)
+
+    def _check_weights(self, path: str | None, kwargs: Mapping[str, Any]) -> None:
+        """Compare what was loaded with what was saved: a missing tensor would be drawn anew."""
+        changes = kwargs.get("model_kwargs", {}).keys() - {"use_safetensors", "attn_implementation"}
+        if changes or kwargs.get("config_kwargs") or kwargs.get("prompts"):
+            return
+        if self._saved_fingerprint not in (None, _fingerprint(self)):
+            raise ModelError(
+                f"Model {path!r} cannot be loaded: its weights or its configuration are not those "
+                "that were saved. Fetch or save it again."
+            )
 
     @classmethod
     def create(
@@ -144,7 +158,8 @@ class MetaEmbed(MultiVectorEncoder):
         """16 hex digits that differ between models whose vectors differ.
 
         A digest of the configuration and of a fixed sample of every weight, so that models of
-        many gigabytes answer at once. Merging an adapter does not change it.
+        many gigabytes answer at once. Merging an adapter does not change it; saving the merged
+        model makes another model of it.
         """
         return self._merged_fingerprint or _fingerprint(self)
 
@@ -242,10 +257,12 @@ class MetaEmbed(MultiVectorEncoder):
     def _get_model_config(self) -> dict[str, Any]:
         config = super()._get_model_config()
         config["groups"] = [str(group) for group in self.groups]
+        config["fingerprint"] = _fingerprint(self)
         return config
 
     def _parse_model_config(self, model_config: dict[str, Any]) -> None:
         super()._parse_model_config(model_config)
+        self._saved_fingerprint = model_config.get("fingerprint")
         if self._groups is None and "groups" in model_config:
             try:
                 self._groups = parse_groups(model_config["groups"])
@@ -278,6 +295,7 @@ def _one_line(what: str) -> Iterator[None]:
         ImportError,
         RuntimeError,
         SafetensorError,
+        UnpicklingError,
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"{what}: {reason}") from error
@@ -312,7 +330,8 @@ def _fingerprint(model: MetaEmbed, sample: int = 64) -> str:
     transformer = model[0]
     digest = hashlib.sha256(
         f"{transformer.config.model_type} {model.limit} {transformer.item_length} "
-        f"{transformer.processing_kwargs} {model.prompts}".encode()
+        f"{transformer.query_length} {transformer.windows} {transformer.processing_kwargs} "
+        f"{model.prompts}".encode()
     )
     for name, weight in sorted(model.state_dict().items()):
         if ".pooler." in name:  # never used; transformers draws it anew where a checkpoint lacks it
@@ -344,3 +363,5 @@ def _merge_adapter(backbone: nn.Module) -> None:
             merged = module.get_base_layer()
         setattr(parent, name.rpartition(".")[2], merged)
     backbone._hf_peft_config_loaded = False
+    # Left by loading the adapter; saving would undo it on names that are plain again.
+    backbone.__dict__.pop("_weight_conversions", None)

@@ -30,7 +30,7 @@ def mini_folder() -> Path:
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(
             "This installation lacks metaembed-mini's adapter; reinstall the package, or make the "
-            "model with `metaembed train recipes/mini.toml`."
+            "model with `make mini` in a checkout."
         )
     return folder
 

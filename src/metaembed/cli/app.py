@@ -1,7 +1,5 @@
 """The commands and how deliberate errors end: one line, exit code 1."""
 
-import sys
-
 import typer
 
 from metaembed.cli import demo, evaluate, index, info, search, train
@@ -28,6 +26,3 @@ def main() -> None:
     except MetaEmbedError as error:
         typer.secho(f"Error: {' '.join(str(error).split())}", err=True, fg="red")
         raise SystemExit(1) from None
-    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
-        sys.stderr.close()
-        raise SystemExit(141) from None

@@ -43,7 +43,7 @@ def index(
     from metaembed.indexing import index_folder
     from metaembed.pages import find_files
 
-    if not find_files(folder) and not (out / "manifest.json").exists():
+    if not find_files(folder):
         raise MetaEmbedError(
             f"Folder {str(folder)!r} holds no file that can be read; see `metaembed index --help`."
         )
@@ -77,6 +77,8 @@ def open_or_create(out: Path, model_name: str | None) -> "Library":
     if (out / "manifest.json").exists():
         return Library.open(out, model_name=model_name)
     name = model_name or MINI
+    if Path(name).is_dir():
+        name = str(Path(name).resolve())  # found again from wherever the index is opened
     return Library.create(out, model=load_model(name), model_name=name)
 
 

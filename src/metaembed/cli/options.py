@@ -1,6 +1,7 @@
 """What several commands share: options, quiet libraries, reading of arguments."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,11 @@ def quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.secho(f"Warning: {message}", err=True, fg="yellow")
 
 
 def keep_freed_memory() -> None:

@@ -73,7 +73,7 @@ def search(
 def read_queries(file: Path) -> Iterator[tuple[Any, str]]:
     """Yield `(id, query)` from JSON lines. Raises `ItemError` that names the line."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ItemError(f"Queries cannot be read from {str(file)!r}: {error}.") from None
     for number, line in enumerate(lines, start=1):
@@ -88,7 +88,7 @@ def read_queries(file: Path) -> Iterator[tuple[Any, str]]:
             ) from None
         if not isinstance(query, str) or not isinstance(id, str | int):
             raise ItemError(
-                f"{file.name}, line {number}: `query` must be text, `id` text or a number."
+                f"{file.name}, line {number}: `query` must be text, `id` text or an integer."
             )
         yield id, query
 
@@ -126,7 +126,7 @@ def answer_all(
     k: int,
     narrowed: dict[str, Any] | None,
 ) -> None:
-    """Print one JSON object a query: `id`, `hits` (best first) and where the time went."""
+    """Print one JSON object a query: `id` and `hits`, best first."""
     from metaembed.items import Item
     from metaembed.library import check_length
 
