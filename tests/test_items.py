@@ -96,11 +96,11 @@ def test_one_item_is_told_from_a_batch(picture):
     ("content", "reason"),
     [
         (png_claiming(50_000, 50_000), "million"),
-        (png_claiming(12_000, 12_000), "12000"),
+        (png_claiming(12_000, 12_000), "12,000"),
         (png_claiming(10, 10), "decoded"),
-        (b"", "format"),
-        (b"not a picture", "format"),
-        (None, "no image"),
+        (b"", "not a readable picture"),
+        (b"not a picture", "not a readable picture"),
+        (None, "does not exist"),
     ],
 )
 def test_hostile_pictures_are_refused_before_they_are_decoded(tmp_path, content, reason):

@@ -148,7 +148,8 @@ def test_no_projection_keeps_the_backbones_width_and_the_state_after_the_final_n
             folder, num_query_tokens=4, num_candidate_tokens=8, dim="full"
         ).eval()
         features = model.preprocess(["whales"], task="document")
-        inputs = {k: features[k] for k in ("input_ids", "attention_mask")}
+        wanted = ("input_ids", "attention_mask", "position_ids")
+        inputs = {key: features[key] for key in wanted if key in features}
         with torch.inference_mode():
             last = model[0].model(**inputs).last_hidden_state[0, -8:]
         close(model.encode_document("whales"), torch.nn.functional.normalize(last, dim=-1))

@@ -41,7 +41,7 @@ save_steps = 3
 """
 
 
-@pytest.mark.parametrize("path", RECIPES.glob("*.toml"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path):
     load_recipe(path)
 

@@ -39,6 +39,9 @@ class MetaTokenTransformer(Transformer):
         "num_candidate_tokens",
         "windows",
     ]
+    query_length: int | None
+    document_length: int | None
+    processing_kwargs: dict[str, Any]
     forward_kwargs: ClassVar[set[str]] = {"num_vectors"}
 
     def __init__(

@@ -362,6 +362,6 @@ def _merge_adapter(backbone: nn.Module) -> None:
             module.merge()
             merged = module.get_base_layer()
         setattr(parent, name.rpartition(".")[2], merged)
-    backbone._hf_peft_config_loaded = False
+    backbone.__dict__["_hf_peft_config_loaded"] = False
     # Left by loading the adapter; saving would undo it on names that are plain again.
     backbone.__dict__.pop("_weight_conversions", None)

@@ -10,7 +10,7 @@ def snippet(text: str, query: str, *, width: int = WIDTH) -> str:
     """Cut `text` to about `width` characters around the words it shares with `query`.
 
     >>> snippet("One. " * 30 + "The whale sings. " + "Two. " * 30, "whale song", width=40)
-    '… One. One. The whale sings. Two. Two. …'
+    '… One. The whale sings. Two. Two. Two. …'
     """
     text = " ".join(text.split())
     if len(text) <= width:

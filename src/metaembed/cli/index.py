@@ -1,6 +1,7 @@
 """`metaembed index`: make a folder searchable."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +98,7 @@ class ProgressBar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[source]}"),
             console=Console(stderr=True),
-            disable=disabled,
+            disable=disabled or not sys.stderr.isatty(),
             transient=True,
         )
 
