@@ -3,11 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help demo test test-slow check format lint types layers mini card clean
+.PHONY: help demo test check format lint types layers mini card clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,9 +17,6 @@ demo: $(VENV)/.demo ## index this Python's documentation and ask it questions
 
 test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest
-
-test-slow: $(VENV)/.dev ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
 
 check: format lint types layers test ## the whole gate
 
