@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaembed.cli.options import ModelOption, keep_freed_memory, quiet_libraries
+from metaembed.cli.options import ModelOption, command, keep_freed_memory, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +40,12 @@ def demo(
     for number in range(content.SHOWN):
         _print_question(summaries, number)
     _print_table(summaries, library.index.bytes_per_item)
+    name = command()
     typer.echo(
         "\nNext, ask something yourself, or index a folder of your own:\n"
-        f'  metaembed search {index} "sort a list by a key" --budget 4x8 -k 3\n'
-        "  metaembed index ~/Documents --out documents-index\n"
-        '  metaembed search documents-index "what you look for"'
+        f'  {name} search {index} "sort a list by a key" --budget 4x8 -k 3\n'
+        f"  {name} index ~/Documents --out documents-index\n"
+        f'  {name} search documents-index "what you look for"'
     )
 
 

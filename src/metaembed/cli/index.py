@@ -11,6 +11,7 @@ import typer
 from metaembed.cli.options import (
     JsonOption,
     ModelOption,
+    command,
     keep_freed_memory,
     quiet_libraries,
     require_folder,
@@ -67,7 +68,7 @@ def index(
         typer.secho(f"incomplete  {source}: {reason}", err=True, fg="yellow")
     for line in summary_lines(report, library, out):
         typer.echo(line)
-    typer.echo(f'Next: metaembed search {out} "what you look for"')
+    typer.echo(f'Next: {command()} search {out} "what you look for"')
 
 
 def open_or_create(out: Path, model_name: str | None) -> "Library":

@@ -1,6 +1,8 @@
 """What several commands share: options, quiet libraries, reading of arguments."""
 
 import os
+import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,16 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", help="metaembed-mini, a model folder, or a hub id."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def command() -> str:
+    """What to type for this program: its name where that finds it, else its path."""
+    called = Path(sys.argv[0])
+    found = shutil.which("metaembed")
+    if called.name != "metaembed" or (found and Path(found).resolve() == called.resolve()):
+        return "metaembed"
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
 
 
 def parse_budget(text: str | None) -> Budget | None:
