@@ -209,6 +209,15 @@ def test_an_index_inside_its_folder_does_not_index_itself(model, folder):
     library.index.close()
 
 
+def test_a_folder_with_none_of_the_indexs_files_is_refused(library, folder, tmp_path):
+    index_folder(library, folder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "unrelated.txt").write_text("a page\n")
+    with pytest.raises(IndexMismatchError, match="another folder"):
+        index_folder(library, tmp_path / "other")
+    assert len(library.index) == 11
+
+
 def test_a_reopened_library_answers_the_same(library, folder):
     index_folder(library, folder)
     before = library.search(Item("whales"), k=5).hits

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metaembed.encode import encode_candidates
-from metaembed.errors import ItemError, PageError
+from metaembed.errors import IndexMismatchError, ItemError, PageError
 from metaembed.items import Item
 from metaembed.ledger import FileState, Ledger
 from metaembed.library import Library
@@ -115,11 +115,17 @@ class _Run:
             for path in find_files(folder)
             if not path.resolve().is_relative_to(own)  # an index inside of its folder
         }
+        known = self.ledger.sources()
+        if known and known.isdisjoint(paths):
+            raise IndexMismatchError(
+                f"None of the {len(known):,} files of this index is in {str(folder)!r}: it belongs "
+                "to another folder, or that folder's disk is not mounted. Give another --out."
+            )
         todo = {s: path for s, path in paths.items() if not self.ledger.is_current(s, path)}
         self.report.files = len(paths)
         self.report.unchanged = len(paths) - len(todo)
         self.total = sum(path.stat().st_size for path in todo.values())
-        for source in sorted(self.ledger.sources() - paths.keys()):
+        for source in sorted(known - paths.keys()):
             self.report.removed += 1
             self._drop(source, self.ledger.ids(source))
         for source, path in todo.items():
