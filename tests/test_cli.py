@@ -1,16 +1,15 @@
 """The command line as a user meets it, with a tiny model; a mistake is one line and exit code 1."""
 
 import json
-import struct
 import subprocess
 import sys
-import zlib
 
 import pytest
 from PIL import Image
 
 from metaembed.cli.app import main
 from metaembed.model import MetaEmbed
+from tests.tiny import png_claiming
 
 GROUPS = ("1x1", "2x4", "4x8")
 
@@ -55,17 +54,6 @@ def index(documents, model, tmp_path_factory):
         main()
     assert not ended.value.code
     return out
-
-
-def png_claiming(width, height):
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels
 
 
 def test_indexing_says_what_it_did_and_what_to_type_next(run, documents, index, model):

@@ -1,6 +1,4 @@
 import io
-import struct
-import zlib
 
 import pytest
 from PIL import Image
@@ -8,6 +6,7 @@ from PIL import Image
 from metaembed.errors import ItemError
 from metaembed.images import open_image
 from metaembed.items import Item, is_one_item
+from tests.tiny import png_claiming
 
 
 @pytest.fixture
@@ -15,23 +14,6 @@ def picture(tmp_path):
     path = tmp_path / "cat.png"
     Image.new("RGB", (4, 3), "red").save(path)
     return path
-
-
-def png_claiming(width, height):
-    """A well-formed PNG whose header lies about its size."""
-
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 10))
-        + chunk(b"IEND", b"")
-    )
 
 
 def test_text_paths_pictures_and_dicts_become_items(picture):

@@ -1,5 +1,7 @@
-"""Makes tiny checkpoints in the published format: real classes, random weights."""
+"""Makes tiny checkpoints in the published format (real classes, random weights), and bad files."""
 
+import struct
+import zlib
 from pathlib import Path
 
 CORPUS = [
@@ -132,3 +134,20 @@ def make_qwen(folder: Path, *, seed: int = 0) -> Path:
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
     return folder
+
+
+def png_claiming(width, height):
+    """A well-formed PNG whose header lies about its size."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 10))
+        + chunk(b"IEND", b"")
+    )
