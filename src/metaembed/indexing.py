@@ -196,7 +196,7 @@ class _Run:
         room = self._passage_tokens(title)
         passages = split_passages(
             page.text,
-            token_offsets=self._token_offsets,
+            token_offsets=self.library.model[0].token_offsets,
             max_tokens=room,
             overlap=min(OVERLAP_TOKENS, room // 4),
         )
@@ -206,15 +206,9 @@ class _Run:
             yield _unit(group, source, page, passage.text, Item(text=text), id=id)
 
     def _passage_tokens(self, title: str) -> int:
-        reads = self.library.model[0].item_length - 2  # the tokenizer's own special tokens
-        room = min(PASSAGE_TOKENS, reads)
-        return max(room - len(self._token_offsets(title)) - 1, room // 2) if title else room
-
-    def _token_offsets(self, text: str) -> list[tuple[int, int]]:
-        encoded = self.library.model.tokenizer(
-            text, return_offsets_mapping=True, add_special_tokens=False, verbose=False
-        )
-        return encoded["offset_mapping"]
+        backbone = self.library.model[0]
+        room = min(PASSAGE_TOKENS, backbone.text_length)
+        return max(room - len(backbone.token_offsets(title)) - 1, room // 2) if title else room
 
     def _put(self, unit: Unit) -> None:
         if self.ledger.digest(unit.id) == unit.digest:

@@ -15,8 +15,6 @@ from metaembed.models import load_model
 from metaembed.snippets import snippet
 
 QUERY_BATCH = 32
-SPECIAL_TOKENS = 2
-"""Added around a text by the tokenizers of text encoders; chat templates are not counted."""
 
 
 class PageHit(NamedTuple):
@@ -131,8 +129,7 @@ class Library:
 
 def check_length(model: MetaEmbed, query: Item) -> None:
     """Raise `ItemError` for a query that the model would not read to its end."""
-    limit = model[0].item_length
-    count = len(_token_ends(model, query.prompt() or "")) + SPECIAL_TOKENS
+    count, limit = len(model[0].token_offsets(query.prompt() or "")), model[0].text_length
     if count > limit:
         raise ItemError(
             f"The query has {count:,} tokens; the model reads at most {limit:,}. Shorten it, or "
@@ -142,16 +139,8 @@ def check_length(model: MetaEmbed, query: Item) -> None:
 
 def fitting(model: MetaEmbed, text: str) -> str:
     """Cut a text to what the model reads of a query."""
-    ends = _token_ends(model, text)
-    room = model[0].item_length - SPECIAL_TOKENS
-    return text if len(ends) <= room else text[: ends[room - 1]]
-
-
-def _token_ends(model: MetaEmbed, text: str) -> list[int]:
-    encoded = model.tokenizer(
-        text, return_offsets_mapping=True, add_special_tokens=False, verbose=False
-    )
-    return [stop for _, stop in encoded["offset_mapping"]]
+    offsets, room = model[0].token_offsets(text), model[0].text_length
+    return text if len(offsets) <= room else text[: offsets[room - 1][1]]
 
 
 def _page_hit(hit: IndexHit, query: str) -> PageHit:

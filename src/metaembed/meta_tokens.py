@@ -24,6 +24,8 @@ from metaembed.items import Item, items_of
 from metaembed.windows import windows as windows_of
 
 MIN_ITEM_TOKENS = 8
+SPECIAL_TOKENS = 2
+"""Added around a text by the tokenizers of text encoders; chat templates are not counted."""
 
 
 class MetaTokenTransformer(Transformer):
@@ -83,6 +85,18 @@ class MetaTokenTransformer(Transformer):
         """Tokens of an item that are read, the tokenizer's own special tokens included."""
         assert self.document_length is not None
         return self.document_length
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of plain text that are read: `item_length` without the special ones."""
+        return self.item_length - SPECIAL_TOKENS
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Start and end, in characters, of every token of a text, however long it is."""
+        encoded = self.tokenizer(
+            text, return_offsets_mapping=True, add_special_tokens=False, verbose=False
+        )
+        return encoded["offset_mapping"]
 
     @property
     def meta_token_ids(self) -> list[int]:

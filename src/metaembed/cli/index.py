@@ -12,6 +12,7 @@ from metaembed.cli.options import (
     JsonOption,
     ModelOption,
     command,
+    is_index,
     keep_freed_memory,
     quiet_libraries,
     require_folder,
@@ -76,7 +77,7 @@ def open_or_create(out: Path, model_name: str | None) -> "Library":
     from metaembed.library import Library
     from metaembed.models import MINI, load_model
 
-    if (out / "manifest.json").exists():
+    if is_index(out):
         return Library.open(out, model_name=model_name)
     name = model_name or MINI
     if Path(name).is_dir():

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metaembed.cli.options import JsonOption, quiet_libraries
+from metaembed.cli.options import JsonOption, is_index, quiet_libraries
 
 
 def info(
@@ -19,7 +19,7 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Tell the model, groups, items and bytes of an index, or describe a model."""
-    found = _of_index(Path(what)) if (Path(what) / "manifest.json").exists() else _of_model(what)
+    found = _of_index(Path(what)) if is_index(Path(what)) else _of_model(what)
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
         return

@@ -69,6 +69,11 @@ def keep_freed_memory() -> None:
         pass
 
 
+def is_index(path: Path) -> bool:
+    """Tell an index without importing what opens it."""
+    return (path / "manifest.json").exists()
+
+
 def require_folder(folder: Path) -> Path:
     """Return an existing folder, or raise with what is wrong."""
     if not folder.exists():

@@ -11,6 +11,7 @@ from metaembed.cli.options import (
     BudgetOption,
     JsonOption,
     ModelOption,
+    is_index,
     parse_budget,
     quiet_libraries,
 )
@@ -48,7 +49,7 @@ def search(
     if (queries is None) == (query is None and image is None):
         raise MetaEmbedError("Give QUERY, --image or both, or else --queries FILE.")
     many = None if queries is None else list(read_queries(queries))
-    if not (index / "manifest.json").exists():
+    if not is_index(index):
         raise MetaEmbedError(
             f"There is no index at {str(index)!r}; make one with `metaembed index`."
         )
