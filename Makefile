@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+NATIVE := hatch_build.py $(wildcard src/metaembed/kernels/native/*)
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help demo test check format lint types layers mini card clean
+.PHONY: help demo test check format lint types layers mini card native clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,10 +22,10 @@ test: $(VENV)/.dev ## run the tests
 check: format lint types layers test ## the whole gate
 
 format: $(VENV)/.dev
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff format --check src tests benchmarks hatch_build.py
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks hatch_build.py
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -40,20 +41,23 @@ card: $(VENV)/.dev ## measure metaembed-mini and write the figures into its mode
 	$(BIN)/metaembed eval metaembed-mini --out benchmarks/results/mini.json
 	$(BIN)/python benchmarks/render.py
 
+native: $(BIN)/python ## compile the native kernel anew, after a change to it
+	$(BIN)/python hatch_build.py
+
 clean: ## delete what the targets made
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build src/metaembed/kernels/_native.so .mypy_cache .ruff_cache .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(PIP) install --constraint constraints.txt --editable '.[pages,mini]'
 	touch $@
 
 # Qwen-VL's processor needs torchvision, and its wheels break a CPU build of torch in the same
 # environment; the tests put it on their path from a folder of its own.
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	$(PIP) install --no-deps --upgrade --target $(VENV)/torchvision-for-tests torchvision==0.28.0
 	touch $@ $(VENV)/.demo

@@ -1,0 +1,19 @@
+#define LANES 8
+#include <immintrin.h>
+
+#include "generic.h"
+
+namespace metaembed {
+namespace {
+
+bool is_supported() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+}  // namespace
+
+extern const InstructionSet avx2 = {"avx2", is_supported, LANES, form_of, pack,
+            score, any_above};
+
+}  // namespace metaembed
