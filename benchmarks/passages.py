@@ -1,10 +1,11 @@
 """Real passages and their embeddings: what this Python's packages document, read by mini.
 
-python benchmarks/passages.py [--limit 100000] [--out build/bench/passages]
+python benchmarks/passages.py [--limit 100000] [--out build/bench/passages] [--from-end]
 
 Takes the paragraphs of the docstrings and manuals of the standard library and the installed
 packages, and the queries of the held-out known-item set. It goes on where it was stopped. Which
-paragraphs there are depends on what is installed; `passages.json` says what was read.
+paragraphs there are depends on what is installed; `passages.json` says what was read. A second
+process with `--from-end` halves the time where there are cores for it.
 """
 
 import argparse
@@ -59,13 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=Path("build/bench/passages"))
+    parser.add_argument("--from-end", action="store_true")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
+    from metaembed.cli.options import keep_freed_memory
     from metaembed.data.pairs import held_out_pairs
     from metaembed.encode import encode_candidates
     from metaembed.models import load_model
 
+    keep_freed_memory()
     texts = write_corpus(arguments.out, arguments.limit)
     model = load_model("metaembed-mini")
     queries = arguments.out / "queries.npy"
@@ -74,11 +78,11 @@ def main() -> None:
         found = model.encode_query(asked, convert_to_tensor=True)
         save(queries, found.float().cpu().numpy())
     starts = range(0, len(texts), SHARD)
-    for start in track(starts, description="passages"):
+    for start in track(starts[:: -1 if arguments.from_end else 1], description="passages"):
         path = arguments.out / f"vectors-{start:07}.npy"
         if not path.exists():
             some = texts[start : start + SHARD]
-            save(path, encode_candidates(model, some, batch_size=64).astype(np.float16))
+            save(path, encode_candidates(model, some, batch_size=16).astype(np.float16))
 
 
 if __name__ == "__main__":
