@@ -404,7 +404,9 @@ def test_a_search_that_makes_no_sense_is_refused(index, arguments, error, messag
         ({"groups": []}, BudgetError),
         ({"groups": ["2x4", "1x1"]}, BudgetError),
         ({"dim": 0}, IndexFormatError),
-        ({"dtype": "int8"}, IndexFormatError),
+        ({"dtype": "binary"}, IndexFormatError),
+        ({"dtype": "int8", "sketch": "int8"}, IndexFormatError),
+        ({"sketch": "float16"}, IndexFormatError),
         ({"model": None}, IndexFormatError),
     ],
 )

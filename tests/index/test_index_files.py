@@ -4,25 +4,27 @@ import contextlib
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
-import sys
 import tempfile
-import textwrap
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import metaembed.index
 from metaembed.errors import IndexFormatError
-from metaembed.index import Index, segments
+from metaembed.index import Index, npy, planes, segments
 from metaembed.index.disk import write_lock
-from tests.index.examples import GROUPS, grid, make_index, naive_search, pairs
-
-FORMAT_1 = Path(__file__).parent / "data" / "format-1"
-"""Written by the first release that had an index: 4 items, then one replaced and one deleted."""
+from tests.index.examples import (
+    FORMAT_1,
+    GROUPS,
+    command,
+    grid,
+    make_index,
+    naive_search,
+    pairs,
+    sql,
+)
 
 QUERY = np.array([[[1, 0, 0, 0], [0, 0, 0, 0.5]]], np.float32)
 
@@ -37,23 +39,6 @@ def original(tmp_path_factory):
 @pytest.fixture
 def path(original, tmp_path):
     return shutil.copytree(original, tmp_path / "idx")
-
-
-def sql(path, *statements):
-    connection = sqlite3.connect(path / "catalog.sqlite")
-    with connection:
-        for statement in statements:
-            connection.execute(statement)
-    connection.close()
-
-
-def command(code, *arguments):
-    source = Path(metaembed.index.__file__).parents[2]
-    return {
-        "args": [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        "env": {"PYTHONPATH": str(source)},
-        "text": True,
-    }
 
 
 def talk_to(code, *arguments):
@@ -92,10 +77,11 @@ def test_the_files_are_what_the_format_says(path):
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest == {
         "format": "metaembed-index",
-        "format_version": 1,
+        "format_version": 2,
         "dim": 4,
         "groups": ["1x1", "2x4"],
         "dtype": "float16",
+        "sketch": None,
         "model": "tiny",
         "fingerprint": "ab12",
         "planes": [[0, 1], [1, 4]],
@@ -157,14 +143,27 @@ def run(*statements):
     return lambda path: sql(path, *statements)
 
 
+def sequences(*numbers):
+    content = np.array(numbers, "<i8").tobytes().hex()
+    return run(f"UPDATE segments SET sequences = x'{content}'")
+
+
+def overlap(path):
+    shutil.copytree(path / "segments" / "1", path / "segments" / "2")
+    sql(
+        path,
+        "INSERT INTO segments VALUES (2, 6, 6, NULL)",
+        "INSERT INTO files SELECT 2, name, num_bytes, crc32 FROM files",
+    )
+
+
 def save(name, array):
     """Replace a plane, and make the catalog agree with its size."""
 
     def damage(path):
         file = path / "segments" / "1" / name
         np.save(file, array, allow_pickle=True)
-        start = name.split("-")[1]
-        sql(path, f"UPDATE planes SET num_bytes = {file.stat().st_size} WHERE start = {start}")
+        sql(path, f"UPDATE files SET num_bytes = {file.stat().st_size} WHERE name = '{name}'")
 
     return damage
 
@@ -183,7 +182,15 @@ DAMAGE = {
     "manifest is a list": (write("manifest.json", b"[]"), "format is not 'metaembed-index'"),
     "manifest nests": (write("manifest.json", b"[" * 10**5), "manifest.json is not valid"),
     "manifest of another": (change_manifest(format="faiss"), "format is not 'metaembed-index'"),
-    "newer format": (change_manifest(format_version=2), "version 2 .* up to 1. Upgrade metaembed"),
+    "newer format": (change_manifest(format_version=3), "version 3 .* up to 2. Upgrade metaembed"),
+    "older than its type": (
+        change_manifest(format_version=1, dtype="int8"),
+        "version 1 has float16 or float32",
+    ),
+    "older than its sketch": (change_manifest(format_version=1, sketch="binary"), "no sketch"),
+    "sketch of a type that none has": (change_manifest(sketch="int2"), r"not valid \(sketch: "),
+    "sketch without files": (change_manifest(sketch="int8"), "other files than the manifest"),
+    "scales without files": (change_manifest(dtype="int8"), "other files than the manifest"),
     "odd version": (change_manifest(format_version="1"), r"not valid \(format_version: "),
     "version 0": (change_manifest(format_version=0), r"not valid \(format_version: "),
     "negative dim": (change_manifest(dim=-4), r"not valid \(dim: "),
@@ -199,13 +206,17 @@ DAMAGE = {
     "empty plane": (change_manifest(planes=[[0, 0], [0, 4]]), "do not divide 4 vectors"),
     "too few planes": (change_manifest(planes=[[0, 1]]), "do not divide 4 vectors"),
     "planes as paths": (change_manifest(planes=[["../0", 1], [1, 4]]), r"not valid \(planes"),
-    "other planes": (change_manifest(planes=[[0, 4]]), "other planes than the manifest"),
+    "other planes": (change_manifest(planes=[[0, 4]]), "other files than the manifest"),
     "no segments": (remove("segments"), "folder 'segments' is missing"),
     "no catalog": (remove("catalog.sqlite"), "catalog.sqlite is missing"),
     "empty catalog": (write("catalog.sqlite", b""), "catalog has format version 0"),
     "catalog is not SQLite": (write("catalog.sqlite", b"hello" * 999), "file is not a database"),
     "cut catalog": (cut("catalog.sqlite", 5000), "catalog.sqlite cannot be read"),
-    "newer catalog": (run("PRAGMA user_version = 2"), "catalog has format version 2"),
+    "newer catalog": (
+        run("PRAGMA user_version = 3"),
+        "catalog of format version 3 .* up to 2. Upgrade metaembed",
+    ),
+    "catalog that claims to be older": (run("PRAGMA user_version = 1"), "no such table: planes"),
     "no table": (run("DROP TABLE items"), "no such table: items"),
     "other columns": (run("ALTER TABLE segments RENAME num_rows TO x"), "no such column: num_rows"),
     "segment is a text": (run("UPDATE segments SET num_rows = 'six'"), "not a record of sizes"),
@@ -213,15 +224,40 @@ DAMAGE = {
     "no rows": (run("UPDATE segments SET num_rows = 0"), "segment 1 has 0 rows"),
     "too many rows": (run("UPDATE segments SET num_rows = 1 << 60"), "cannot hold"),
     "too few rows": (run("UPDATE segments SET num_rows = 5"), "cannot hold 5 rows"),
-    "negative size": (run("UPDATE planes SET num_bytes = -1"), "not a record of sizes"),
-    "wrong size": (run("UPDATE planes SET num_bytes = num_bytes + 64"), "bytes instead of"),
-    "no plane": (run("DELETE FROM planes WHERE start = 1"), "other planes than the manifest"),
-    "no segment row": (run("DELETE FROM segments"), "lies in segment 1, which does not exist"),
-    "row outside": (run("UPDATE items SET row = 6 WHERE id = '5'"), "outside the 6 rows"),
-    "row below": (run("UPDATE items SET row = -1 WHERE id = '5'"), "outside the 6 rows"),
-    "row is a text": (run("UPDATE items SET row = 'x' WHERE id = '5'"), "not a number"),
-    "row is a fraction": (run("UPDATE items SET row = 0.5 WHERE id = '5'"), "not a number"),
-    "segment elsewhere": (run("UPDATE items SET segment = 7"), "lies in segment 7, which"),
+    "negative size": (run("UPDATE files SET num_bytes = -1"), "not a record of sizes"),
+    "wrong size": (run("UPDATE files SET num_bytes = num_bytes + 64"), "bytes instead of"),
+    "no file": (run("DELETE FROM files WHERE name = 'plane-1-4.npy'"), "other files than"),
+    "a path as file": (
+        run("UPDATE files SET name = '../1/plane-1-4.npy' WHERE name = 'plane-1-4.npy'"),
+        "other files than the manifest",
+    ),
+    "file name is no text": (
+        run("UPDATE files SET name = x'00' WHERE name = 'plane-1-4.npy'"),
+        "a name is not a text",
+    ),
+    "no segment row": (run("DELETE FROM segments"), "first or last item has no row"),
+    "no items": (run("DELETE FROM items"), "a row has no item"),
+    "no last item": (run("DELETE FROM items WHERE id = '5'"), "a row has no item"),
+    "first sequence is 0": (run("UPDATE segments SET first_sequence = 0"), "begins with item 0"),
+    "first sequence is large": (
+        run("UPDATE segments SET first_sequence = 1 << 62"),
+        "begins with item 4611686018427387904",
+    ),
+    "first sequence is a text": (
+        run("UPDATE segments SET first_sequence = 'x'"),
+        "not a record of sizes",
+    ),
+    "first sequence is another": (run("UPDATE segments SET first_sequence = 2"), "has no row"),
+    "sequences are cut": (run("UPDATE segments SET sequences = x'0100'"), "are not listed"),
+    "sequences are a text": (run("UPDATE segments SET sequences = '[1]'"), "are not listed"),
+    "sequences begin elsewhere": (sequences(2, 3, 4, 5, 6, 7), "are not in order"),
+    "sequences descend": (sequences(1, 2, 4, 3, 5, 6), "are not in order"),
+    "sequences repeat": (sequences(1, 2, 3, 3, 5, 6), "are not in order"),
+    "sequences are large": (sequences(1, 2, 3, 4, 5, 1 << 62), "are not in order"),
+    "sequences miss an item": (sequences(1, 2, 3, 4, 5, 7), "first or last item has no row"),
+    "segments overlap": (overlap, "segment 2 begins before another ends"),
+    "a deleted item of no segment": (run("INSERT INTO deleted VALUES (7)"), "deleted item lies in"),
+    "a deleted item that is there": (run("INSERT INTO deleted VALUES (6)"), "has no row"),
     "metadata is not JSON": (run("UPDATE items SET metadata = '{'"), "not the metadata"),
     "metadata is a list": (run("UPDATE items SET metadata = '[]'"), "not the metadata"),
     "metadata is no text": (run("UPDATE items SET metadata = x'ff'"), "not the metadata"),
@@ -298,14 +334,13 @@ def test_verify_finds_what_opening_does_not_look_at(path):
     (path / PLANE).write_bytes(content)
     sql(
         path,
-        "UPDATE items SET row = 6 WHERE id = '1'",
-        "UPDATE items SET row = 3 WHERE id = '2'",
+        "UPDATE items SET sequence = 9 WHERE id = '1'",
         "UPDATE items SET metadata = '{' WHERE id = '4'",
     )
     with Index.open(path) as index:
         assert index.verify() == [
-            "Index 'idx': an item lies outside its segment (catalog.sqlite).",
-            "Index 'idx': two items share a row (catalog.sqlite).",
+            "Index 'idx': an item has no row in any segment (catalog.sqlite).",
+            "Index 'idx': a row that is not deleted has no item (catalog.sqlite).",
             "Index 'idx': the metadata of an item is not JSON (catalog.sqlite).",
             "Index 'idx': 1/plane-1-4.npy differs from its checksum.",
         ]
@@ -356,8 +391,8 @@ def test_a_writer_that_dies_in_its_commit_is_rolled_back_by_the_next_reader(path
         index = Index.open(sys.argv[1])
         with index._store.writing() as catalog:
             # With so small a cache the changed pages reach the file before the commit.
-            catalog._database.execute("PRAGMA cache_size = 1")
-            catalog._database.execute("UPDATE items SET metadata = printf('%.*c', 90000, 'x')")
+            catalog.database.execute("PRAGMA cache_size = 1")
+            catalog.database.execute("UPDATE items SET metadata = printf('%.*c', 90000, 'x')")
             os._exit(9)
     """
     assert subprocess.run(**command(crash, path), check=False).returncode == 9
@@ -372,7 +407,7 @@ def test_an_add_that_cannot_be_written_says_so_and_leaves_nothing(path, monkeypa
         raise OSError(28, "No space left on device")
 
     with Index.open(path) as index:
-        monkeypatch.setattr(segments.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(
             IndexFormatError, match="'idx' cannot be written: No space left"
         ) as caught:
@@ -444,13 +479,13 @@ def test_another_instance_sees_a_commit_and_rereads_nothing_without_one(path):
     with Index.open(path) as writer, Index.open(path) as reader:
         queries = grid(2, 2, 4, seed=3)
         assert reader.search(queries) == writer.search(queries)
-        cached = reader._store.snapshot().rows
-        assert reader._store.snapshot().rows is cached
+        cached = reader._store.snapshot().entries
+        assert reader._store.snapshot().entries is cached
         writer.upsert(["3"], grid(1, 4, 4, seed=8))
         assert reader.search(queries, filter={"not": {"n": 1}}) == writer.search(
             queries, filter={"not": {"n": 1}}
         )
-        assert reader._store.snapshot().rows is not cached
+        assert reader._store.snapshot().entries is not cached
 
 
 def test_a_search_survives_a_compaction_in_its_middle(path, monkeypatch):
@@ -459,14 +494,14 @@ def test_a_search_survives_a_compaction_in_its_middle(path, monkeypatch):
         writer.delete(["0"])
         queries = grid(1, 2, 4, seed=3)
         expected = writer.search(queries, k=99)
-        read, compactions = reader._store.segments.read, []
+        parts, compactions = reader._store.parts, []
 
         def interrupted(*arguments, **options):
             if not compactions:
                 compactions.append(writer.compact())
-            return read(*arguments, **options)
+            return parts(*arguments, **options)
 
-        monkeypatch.setattr(reader._store.segments, "read", interrupted)
+        monkeypatch.setattr(reader._store, "parts", interrupted)
         assert reader.search(queries, k=99) == expected
         assert compactions
         assert not (path / "segments" / "1").exists()
@@ -517,24 +552,54 @@ def test_a_plane_that_the_system_does_not_give_is_not_called_damaged(path, monke
         raise PermissionError(13, "Permission denied")
 
     with Index.open(path) as index:
-        monkeypatch.setattr(segments.np, "load", refuse)
+        monkeypatch.setattr(npy.np, "load", refuse)
         with pytest.raises(IndexFormatError, match="cannot be read: Permission denied"):
             index.search(QUERY)
 
 
-def test_many_segments_need_few_open_files(path, monkeypatch):
-    monkeypatch.setattr(segments, "MAX_OPEN_PLANES", 3)
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it counts the open files there")
+def test_many_small_segments_hold_no_open_files(path):
     vectors = grid(6, 4, 4)
     with Index.open(path) as index:
-        for n in range(6, 12):
-            index.add([str(n)], vectors[n - 6 : n - 5])
-        everything = {str(n): vectors[n % 6] for n in range(12)}
+        before = descriptors()
+        for n in range(6, 30):
+            index.add([str(n)], vectors[n % 6 : n % 6 + 1])
+        everything = {str(n): vectors[n % 6] for n in range(30)}
         assert pairs(index.search(QUERY, k=99)) == naive_search(everything, QUERY, "2x4", k=99)
-        assert len(index._store.segments._open_planes) == 3
+        assert descriptors() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it counts the open files there")
+def test_large_segments_hold_their_files_open_up_to_a_bound(path, monkeypatch):
+    monkeypatch.setattr(npy, "SMALL_BYTES", 0)
+    monkeypatch.setattr(segments, "max_open_files", lambda: 6)
+    with Index.open(path) as index:
+        index.add(["6"], grid(1, 4, 4))
+        index.add(["7"], grid(1, 4, 4))
+        before = descriptors()
+        hits = index.search(QUERY, k=99)
+        assert descriptors() == before + 3
+        assert index.search(QUERY, k=99) == hits
+        assert len(hits[0]) == 8
+    assert descriptors() < before
+
+
+def test_more_files_than_a_process_may_open_is_said_in_one_line(path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    with Index.open(path) as index:
+        monkeypatch.setattr(npy.np, "load", refuse)
+        with pytest.raises(IndexFormatError, match=r"Compact it, or raise the limit"):
+            index.search(QUERY)
 
 
 def test_compaction_copies_block_by_block(path, monkeypatch):
-    monkeypatch.setattr(segments, "COPY_BLOCK_ELEMENTS", 5)
+    monkeypatch.setattr(planes, "BLOCK_ELEMENTS", 5)
     with Index.open(path) as index:
         before = index.search(QUERY, k=99)
         index.upsert(["9"], grid(1, 4, 4))

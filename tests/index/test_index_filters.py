@@ -1,5 +1,6 @@
 """Metadata filters against the same language in plain Python."""
 
+import enum
 import tempfile
 
 import numpy as np
@@ -9,7 +10,20 @@ from hypothesis import strategies as st
 
 from metaembed.errors import FilterError
 from metaembed.index import Index
-from metaembed.index.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter
+from metaembed.index.filters import (
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    All,
+    AnyOf,
+    Compare,
+    Exists,
+    Not,
+    OneOf,
+    Prefix,
+    compile_filter,
+    fields_of,
+    parse_filter,
+)
 
 
 def same_kind(a, b):
@@ -194,6 +208,32 @@ def test_what_is_not_a_filter_is_refused_in_one_line(filter, message):
     with pytest.raises(FilterError, match=message) as caught:
         compile_filter(filter)
     assert "\n" not in str(caught.value)
+
+
+def test_a_filter_is_parsed_into_a_small_tree():
+    tree = parse_filter(
+        {
+            "page": {"gte": 2, "in": [1, "b", None, 2.5, True]},
+            "or": [{"not": {}}, {"source": {"prefix": "a"}, "tag": {"exists": False}}],
+        }
+    )
+    page = All((Compare("page", "gte", 2), OneOf("page", ("b",), (1, 2.5), ("null", "true"))))
+    either = AnyOf((Not(All(())), All((Prefix("source", "a"), Exists("tag", False)))))
+    assert tree == All((page, either))
+    assert fields_of(tree) == {"page", "source", "tag"}
+    assert parse_filter({"and": [{"page": {"lt": "b"}}]}) == Compare("page", "lt", "b")
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 (StrEnum would print as its value)
+    PDF = "pdf"
+
+
+def test_an_enum_stands_for_its_value(tmp_path):
+    with index_of(tmp_path, ITEMS) as index:
+        assert matches(index, {"kind": Kind.PDF}) == [0, 1]
+        assert matches(index, {"kind": {"gt": Kind.PDF}}) == []
+        assert matches(index, {"kind": {"gte": Kind.PDF}}) == [0, 1]
+        assert matches(index, {"kind": {"prefix": Kind.PDF}}) == [0, 1]
 
 
 def nested(depth):

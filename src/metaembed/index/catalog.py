@@ -1,57 +1,65 @@
 """Which rows are live, and what they are: ids, insertion order and metadata, in SQLite.
 
 A commit here is what makes a change to the index visible and durable; vectors are on disk before
-it. Every method but the transactions themselves belongs inside `reading()` or `writing()`.
+it. Every method but the transactions themselves belongs inside `reading()` or `writing()`, and
+those that change anything need version 2 of the tables: call `upgrade` first.
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from metaembed.index import legacy
 from metaembed.index.database import Database
 from metaembed.index.disk import damaged
 from metaembed.index.filters import Condition
-from metaembed.index.manifest import FORMAT_VERSION
-from metaembed.index.segments import Plane, Rows, Segment
+from metaembed.index.planes import File
+from metaembed.index.segments import Segment
+from metaembed.index.snapshot import Entry, make_entries
+
+SEQUENCE = np.dtype("<i8")
+
+MAX_SEQUENCE = 2**62
 
 # Numbers are never reused (AUTOINCREMENT), so that what a reader remembers of a deleted segment
-# or item can turn out missing but never wrong.
-SCHEMA = (
+# or item can turn out missing but never wrong. Where an item lies follows from its sequence, so
+# that a state is read without reading the items, and compaction leaves them alone.
+TABLES = (
+    # sequences: of each row, ascending, little-endian int64; NULL: consecutive from the first.
     """CREATE TABLE segments (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
-        num_rows INTEGER NOT NULL
+        num_rows INTEGER NOT NULL,
+        first_sequence INTEGER NOT NULL,
+        sequences BLOB
     )""",
-    """CREATE TABLE planes (
+    """CREATE TABLE files (
         segment INTEGER NOT NULL REFERENCES segments (number),
-        start INTEGER NOT NULL,
-        stop INTEGER NOT NULL,
+        name TEXT NOT NULL,
         num_bytes INTEGER NOT NULL,
         crc32 INTEGER NOT NULL,
-        PRIMARY KEY (segment, start)
+        PRIMARY KEY (segment, name)
     )""",
     """CREATE TABLE items (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
-        segment INTEGER NOT NULL REFERENCES segments (number),
-        row INTEGER NOT NULL,
         metadata TEXT NOT NULL
     )""",
-    f"PRAGMA user_version = {FORMAT_VERSION}",
+    # Rows on disk whose item is gone.
+    "CREATE TABLE deleted (sequence INTEGER PRIMARY KEY)",
 )
 
-PROBLEMS = {
-    "an item lies outside its segment": """
-        SELECT 1 FROM items LEFT JOIN segments ON segment = number
-        WHERE number IS NULL OR typeof(row) <> 'integer' OR row < 0 OR row >= num_rows""",
-    "two items share a row": "SELECT 1 FROM items GROUP BY segment, row HAVING count(*) > 1",
-    "the metadata of an item is not JSON": "SELECT 1 FROM items WHERE NOT json_valid(metadata)",
-}
-"""Queries that find nothing in a sound catalog."""
+VERSION = 2
+SET_VERSION = f"PRAGMA user_version = {VERSION}"
+
+SELECT_ENTRY = "SELECT number, first_sequence, sequences IS NULL FROM segments"
+
+Record = Sequence[Any]
+"""What SQLite gives, of any type that it may hold."""
 
 
 class Item(NamedTuple):
@@ -64,152 +72,250 @@ class Catalog:
     """The tables of `catalog.sqlite`, over one connection (see `Database`)."""
 
     def __init__(self, path: Path):
-        self._name = path.parent.name
-        self._database = Database(path, format_version=FORMAT_VERSION)
+        self.name = path.parent.name
+        self.database = Database(path, format_versions=(legacy.VERSION, VERSION))
 
     @classmethod
     def create(cls, path: Path) -> None:
-        Database.create(path, SCHEMA)
+        Database.create(path, (*TABLES, SET_VERSION))
 
     def close(self) -> None:
-        self._database.close()
+        self.database.close()
 
     def reading(self) -> AbstractContextManager[None]:
-        return self._database.reading()
+        return self.database.reading()
 
     def writing(self) -> AbstractContextManager[None]:
-        return self._database.writing()
+        return self.database.writing()
 
     def version(self) -> int:
-        return self._database.version()
+        return self.database.version()
+
+    def is_legacy(self) -> bool:
+        return self.database.format_version() == legacy.VERSION
 
     def num_items(self) -> int:
-        return int(self._database.execute("SELECT count(*) FROM items").fetchone()[0])
+        if self.is_legacy():
+            return self._count("SELECT count(*) FROM items")
+        return self._count(
+            "SELECT (SELECT coalesce(sum(num_rows), 0) FROM segments)"
+            " - (SELECT count(*) FROM deleted)"
+        )
 
     def ids(self) -> list[str]:
         return [
             self._text(id)
-            for (id,) in self._database.execute("SELECT id FROM items ORDER BY sequence")
+            for (id,) in self.database.execute("SELECT id FROM items ORDER BY sequence")
         ]
 
     def segments(self) -> dict[int, Segment]:
-        planes: dict[int, list[Plane]] = {}
-        for row in self._database.execute("SELECT * FROM planes ORDER BY segment, start"):
-            number, *plane = self._integers(row)
-            planes.setdefault(number, []).append(Plane(*plane))
-        segments = {}
-        for row in self._database.execute("SELECT number, num_rows FROM segments ORDER BY number"):
-            number, num_rows = self._integers(row)
-            if num_rows < 1:
-                raise damaged(self._name, f"segment {number} has {num_rows} rows")
-            segments[number] = Segment(number, num_rows, tuple(planes.get(number, ())))
-        return segments
+        files: dict[object, list[Record]] = {}
+        for segment, *file in legacy.files(self.database) if self.is_legacy() else self._files():
+            files.setdefault(segment, []).append(file)
+        found = self.database.execute("SELECT number, num_rows FROM segments ORDER BY number")
+        return {row[0]: self._segment(row, files.get(row[0], [])) for row in found}
 
-    def rows(self) -> Rows:
-        found = self._database.execute("SELECT sequence, segment, row FROM items ORDER BY sequence")
-        return self._as_rows(found.fetchall())
+    def entries(self, known: Mapping[int, Entry]) -> tuple[Entry, ...]:
+        """The live rows of every segment, in the order of their sequences.
 
-    def rows_of(self, ids: Collection[str]) -> tuple[list[str], Rows]:
-        """Locate the items with these ids; returns the ids that exist, in insertion order."""
-        found = self._database.execute(
-            "SELECT sequence, segment, row, id FROM items "
+        `known` are those of an earlier state, by segment number, and spare reading them again.
+        """
+        segments = self.segments()
+        if self.is_legacy():
+            return legacy.entries(self.database, self.name, segments)
+        found = self.database.execute(f"{SELECT_ENTRY} ORDER BY first_sequence").fetchall()
+        placed = [self._entry(segments[row[0]], row, known.get(row[0])) for row in found]
+        return make_entries(self.name, placed, self.deleted(), known)
+
+    def segment_numbers(self) -> list[int]:
+        """Also of segments that are not well described; in the order of their sequences."""
+        found = self.database.execute("SELECT number FROM segments ORDER BY first_sequence, number")
+        return [number for (number,) in found]
+
+    def entry(self, number: int) -> Entry:
+        """One segment with all its rows, whatever the others are like."""
+        row = self.database.execute(
+            "SELECT number, num_rows FROM segments WHERE number = ?", number
+        ).fetchone()
+        files = [file for segment, *file in self._files() if segment == number]
+        segment = self._segment(row, files)
+        place = self.database.execute(f"{SELECT_ENTRY} WHERE number = ?", number).fetchone()
+        return self._entry(segment, place, None)
+
+    def deleted(self) -> Int[np.ndarray, " n"]:
+        found = self.database.execute("SELECT sequence FROM deleted ORDER BY sequence")
+        return np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
+
+    def ends(self) -> Int[np.ndarray, " n"]:
+        """The sequences of the first and the last item, if there is any."""
+        found = self.database.execute(  # in two queries, or SQLite reads the whole table
+            "SELECT (SELECT min(sequence) FROM items), (SELECT max(sequence) FROM items)"
+        ).fetchone()
+        return np.array([sequence for sequence in found if sequence is not None], np.int64)
+
+    def sequences_of(self, ids: Collection[str]) -> tuple[list[str], Int[np.ndarray, " n"]]:
+        """The ids that exist and their sequences, in insertion order."""
+        found = self.database.execute(
+            "SELECT id, sequence FROM items "
             "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sequence",
             json.dumps(list(ids)),
-        )
-        records = found.fetchall()
-        return [record[3] for record in records], self._as_rows([r[:3] for r in records])
+        ).fetchall()
+        return [id for id, _ in found], np.array([sequence for _, sequence in found], np.int64)
 
     def matching(self, condition: Condition) -> Int[np.ndarray, " n"]:
         """The sequence numbers of the items that pass a filter, ascending."""
-        found = self._database.execute(
+        found = self.database.execute(
             f"SELECT sequence FROM items WHERE {condition.sql} ORDER BY sequence",
             *condition.parameters,
         )
-        return np.array([sequence for (sequence,) in found], dtype=np.int64)
+        return np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
+
+    def item_sequences(self) -> Int[np.ndarray, " n"]:
+        """Of all items, ascending."""
+        found = self.database.execute("SELECT sequence FROM items ORDER BY sequence")
+        return np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
 
     def items(self, sequences: Collection[int]) -> dict[int, Item]:
-        found = self._database.execute(
+        found = self.database.execute(
             "SELECT sequence, id, metadata FROM items "
             "WHERE sequence IN (SELECT value FROM json_each(?))",
             json.dumps(list(sequences)),
         )
         return {sequence: Item(self._text(id), metadata) for sequence, id, metadata in found}
 
+    def all_items(self) -> Iterator[tuple[int, Item]]:
+        """Every item with its sequence, in insertion order; consume it inside the transaction."""
+        found = self.database.execute("SELECT sequence, id, metadata FROM items ORDER BY sequence")
+        for sequence, id, metadata in found:
+            yield sequence, Item(self._text(id), metadata)
+
     def metadata_of(self, ids: Collection[str]) -> dict[str, str]:
         """The metadata of those ids that exist, as JSON texts."""
-        found = self._database.execute(
+        found = self.database.execute(
             "SELECT id, metadata FROM items WHERE id IN (SELECT value FROM json_each(?))",
             json.dumps(list(ids)),
         )
         return dict(found.fetchall())
 
-    def problems(self) -> list[str]:
-        """Read the whole catalog and describe what is wrong with it."""
-        found = self._database.execute("PRAGMA integrity_check").fetchone()[0]
-        problems = [] if found == "ok" else [f"SQLite finds {' '.join(str(found).split())}"]
-        for problem, query in PROBLEMS.items():
-            if self._database.execute(f"{query} LIMIT 1").fetchone() is not None:
-                problems.append(problem)
-        return [f"Index {self._name!r}: {problem} (catalog.sqlite)." for problem in problems]
+    def upgrade(self) -> None:
+        """Bring the tables of version 1 to this version; nothing where they have it."""
+        if self.is_legacy():
+            entries = legacy.entries(self.database, self.name, self.segments())
+            counters = legacy.take_apart(self.database)
+            for statement in TABLES:
+                self.database.execute(statement)
+            for entry in entries:
+                self.add_segment(entry.segment, entry.first_sequence, entry.sequences)
+                self.add_deleted(entry.sequences_of(entry.dead))
+            legacy.put_together(self.database, counters)
+            self.database.execute(SET_VERSION)
 
     def next_segment(self) -> int:
-        found = self._database.execute(
-            """SELECT 1 + max(
+        return 1 + self._count(
+            """SELECT max(
                 coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'segments'), 0),
                 coalesce((SELECT max(number) FROM segments), 0))"""
         )
-        return self._integers(found.fetchone())[0]
 
-    def add_segment(self, segment: Segment) -> None:
-        self._database.execute(
-            "INSERT INTO segments VALUES (?, ?)", segment.number, segment.num_rows
+    def next_sequence(self) -> int:
+        return 1 + self._count(
+            """SELECT max(
+                coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'items'), 0),
+                coalesce((SELECT max(sequence) FROM items), 0),
+                coalesce((SELECT max(sequence) FROM deleted), 0))"""
         )
-        for plane in segment.planes:
-            self._database.execute(
-                "INSERT INTO planes VALUES (?, ?, ?, ?, ?)", segment.number, *plane
-            )
 
-    def add_items(self, segment: int, items: Iterable[Item]) -> None:
-        """Append items; the first lies in row 0 of the segment, and so on."""
-        self._database.execute_many(
-            "INSERT INTO items (id, segment, row, metadata) VALUES (?, ?, ?, ?)",
-            ((item.id, segment, row, item.metadata) for row, item in enumerate(items)),
+    def add_segment(
+        self, segment: Segment, first_sequence: int, sequences: Int[np.ndarray, " n"] | None
+    ) -> None:
+        """Name a segment; `sequences` None: consecutive from the first."""
+        self.database.execute(
+            "INSERT INTO segments VALUES (?, ?, ?, ?)",
+            segment.number,
+            segment.num_rows,
+            first_sequence,
+            None if sequences is None else sequences.astype(SEQUENCE).tobytes(),
+        )
+        self.database.execute_many(
+            "INSERT INTO files VALUES (?, ?, ?, ?)",
+            ((segment.number, *file) for file in segment.files),
+        )
+
+    def add_items(self, first_sequence: int, items: Iterable[Item]) -> None:
+        self.database.execute_many(
+            "INSERT INTO items VALUES (?, ?, ?)",
+            ((sequence, *item) for sequence, item in enumerate(items, start=first_sequence)),
         )
 
     def remove_items(self, ids: Collection[str]) -> int:
-        removed = self._database.execute(
-            "DELETE FROM items WHERE id IN (SELECT value FROM json_each(?))", json.dumps(list(ids))
-        )
-        return removed.rowcount
+        chosen = "id IN (SELECT value FROM json_each(?))"
+        return self.remove_items_where(chosen, json.dumps(list(ids)))
 
-    def move_items(self, segment: int, sequences: Iterable[int]) -> None:
-        """Say that items now lie in row 0, 1, … of a segment; their order does not change."""
-        self._database.execute_many(
-            "UPDATE items SET segment = ?, row = ? WHERE sequence = ?",
-            ((segment, row, sequence) for row, sequence in enumerate(sequences)),
+    def remove_items_where(self, chosen: str, *parameters: str) -> int:
+        """Remove the items that some SQL chooses; their rows are left over."""
+        self.database.execute(
+            f"INSERT INTO deleted SELECT sequence FROM items WHERE {chosen}", *parameters
         )
+        return self.database.execute(f"DELETE FROM items WHERE {chosen}", *parameters).rowcount
 
-    def remove_empty_segments(self) -> None:
-        self._database.execute(
-            "DELETE FROM segments WHERE number NOT IN (SELECT segment FROM items)"
-        )
-        self._database.execute(
-            "DELETE FROM planes WHERE segment NOT IN (SELECT number FROM segments)"
+    def add_deleted(self, sequences: Int[np.ndarray, " n"]) -> None:
+        self.database.execute_many(
+            "INSERT INTO deleted VALUES (?)", ((one,) for one in sequences.tolist())
         )
 
-    def _as_rows(self, records: list[tuple[int, int, int]]) -> Rows:
-        table = np.array(records) if records else np.empty((0, 3), dtype=np.int64)
-        if table.dtype != np.int64:  # SQLite keeps what does not convert to its column's type
-            raise damaged(self._name, "the place of an item is not a number")
-        return Rows(*(np.ascontiguousarray(column) for column in table.T))
+    def remove_segments(self) -> None:
+        """All of them, and with them the rows whose items are gone; the items stay."""
+        for table in ("files", "segments", "deleted"):
+            self.database.execute(f"DELETE FROM {table}")
 
-    def _integers(self, row: Sequence[object]) -> list[int]:
+    def _segment(self, row: Record, files: Iterable[Record]) -> Segment:
+        number, num_rows = self._integers(row)
+        if num_rows < 1:
+            raise damaged(self.name, f"segment {number} has {num_rows} rows")
+        made = [File(self._text(name, "a name"), *self._integers(rest)) for name, *rest in files]
+        return Segment(number, num_rows, tuple(made))
+
+    def _entry(self, segment: Segment, row: Record, old: Entry | None) -> Entry:
+        """All rows of a segment; `old` is an earlier state of it."""
+        _, first, is_gapless = self._integers(row)
+        if not 0 < first < MAX_SEQUENCE:
+            raise damaged(self.name, f"segment {segment.number} begins with item {first}")
+        if is_gapless:
+            return Entry.of(segment, first, None)
+        known = None if old is None else old.sequences
+        return Entry.of(segment, first, self._sequences(segment, first) if known is None else known)
+
+    def _files(self) -> Iterable[Record]:
+        return self.database.execute(
+            "SELECT segment, name, num_bytes, crc32 FROM files ORDER BY segment, name"
+        )
+
+    def _sequences(self, segment: Segment, first: int) -> Int[np.ndarray, " num_rows"]:
+        found = self.database.execute(
+            "SELECT sequences FROM segments WHERE number = ?", segment.number
+        )
+        (content,) = found.fetchone()
+        if not isinstance(content, bytes) or len(content) != segment.num_rows * SEQUENCE.itemsize:
+            raise damaged(self.name, f"the items of segment {segment.number} are not listed")
+        sequences = np.frombuffer(content, SEQUENCE)
+        if (
+            sequences[0] != first
+            or sequences[-1] >= MAX_SEQUENCE
+            or (np.diff(sequences) <= 0).any()
+        ):
+            raise damaged(self.name, f"the items of segment {segment.number} are not in order")
+        return sequences
+
+    def _count(self, sql: str) -> int:
+        return self._integers(self.database.execute(sql).fetchone())[0]
+
+    def _integers(self, row: Record) -> list[int]:
         numbers = [value for value in row if isinstance(value, int) and value >= 0]
         if len(numbers) != len(row):
-            raise damaged(self._name, f"{tuple(row)} is not a record of sizes")
+            raise damaged(self.name, f"{tuple(row)} is not a record of sizes")
         return numbers
 
-    def _text(self, value: object) -> str:
+    def _text(self, value: object, what: str = "an id") -> str:
         if not isinstance(value, str):
-            raise damaged(self._name, "an id is not a text")
+            raise damaged(self.name, f"{what} is not a text")
         return value

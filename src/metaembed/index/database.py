@@ -8,7 +8,7 @@ wait for each other, for the milliseconds that either takes.
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from metaembed.index.disk import damaged
 
 BUSY_SECONDS = 30.0
 """How long a commit waits for readers and a reader for a commit; each holds its lock briefly."""
+
+Value = str | int | bytes | None
 
 ENVIRONMENT_ERRORS = {
     sqlite3.SQLITE_READONLY,
@@ -36,7 +38,7 @@ class Database:
     `IndexFormatError`.
     """
 
-    def __init__(self, path: Path, *, format_version: int):
+    def __init__(self, path: Path, *, format_versions: Collection[int]):
         self._name = path.parent.name
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -53,18 +55,23 @@ class Database:
                 check_same_thread=False,
             )
             try:
-                self._prepare(self._connection, format_version)
+                self._prepare(self._connection, format_versions)
             except BaseException:
                 self.close()
                 raise
 
-    def _prepare(self, connection: sqlite3.Connection, format_version: int) -> None:
+    def _prepare(self, connection: sqlite3.Connection, format_versions: Collection[int]) -> None:
         # The deleted journal is part of a commit: sync its folder too.
         connection.execute("PRAGMA synchronous = EXTRA")
         # The file may come from elsewhere; its schema must not call functions.
         connection.execute("PRAGMA trusted_schema = OFF")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != format_version:
+        version = self.format_version()
+        if version > max(format_versions):
+            raise IndexFormatError(
+                f"Index {self._name!r} has a catalog of format version {version} and this "
+                f"metaembed reads up to {max(format_versions)}. Upgrade metaembed."
+            )
+        if version not in format_versions:
             raise damaged(self._name, f"its catalog has format version {version}")
 
     @classmethod
@@ -103,15 +110,19 @@ class Database:
         """Commit at the end of the block, or change nothing when it raises."""
         return self._transaction("BEGIN IMMEDIATE")
 
-    def execute(self, sql: str, *parameters: str | int) -> sqlite3.Cursor:
+    def execute(self, sql: str, *parameters: Value) -> sqlite3.Cursor:
         return self.require_open().execute(sql, parameters)
 
-    def execute_many(self, sql: str, parameters: Iterable[Sequence[str | int]]) -> None:
+    def execute_many(self, sql: str, parameters: Iterable[Sequence[Value]]) -> None:
         self.require_open().executemany(sql, parameters)
 
     def version(self) -> int:
         """A number that changes whenever another connection has committed."""
         return int(self.execute("PRAGMA data_version").fetchone()[0])
+
+    def format_version(self) -> int:
+        """It changes when another process upgrades the file."""
+        return int(self.execute("PRAGMA user_version").fetchone()[0])
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:

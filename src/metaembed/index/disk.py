@@ -35,6 +35,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def max_open_files() -> int:
+    """How many files a process may have open; no more than a few thousand."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if soft < 0 else min(soft, 4096)  # negative: no limit
+
+
 def folder_size(folder: Path) -> int:
     """Bytes in all files below `folder`; files that vanish meanwhile count as nothing."""
     size = 0

@@ -1,28 +1,31 @@
 """The front of the index: what a caller does with a folder of vectors."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from metaembed.budget import Budget
 from metaembed.errors import BudgetError, IndexFormatError, IndexMismatchError
+from metaembed.index import copying
 from metaembed.index.arrays import VectorsLike, as_vectors
-from metaembed.index.catalog import Item
+from metaembed.index.batches import RawBatch, extend, new_batch
+from metaembed.index.copying import SketchChoice
 from metaembed.index.disk import folder_size
 from metaembed.index.filters import compile_filter
-from metaembed.index.manifest import new_manifest
-from metaembed.index.records import decode_metadata, encode_metadata, id_list, is_id, new_ids
-from metaembed.index.search import Best, best_rows
-from metaembed.index.segments import Rows
-from metaembed.index.store import Snapshot, Store, num_rows
+from metaembed.index.manifest import IndexType, SketchType, new_manifest
+from metaembed.index.reading import read_vectors
+from metaembed.index.records import decode_metadata, id_list, is_id
+from metaembed.index.repair import Repair, repair
+from metaembed.index.search import top_k
+from metaembed.index.snapshot import Snapshot
+from metaembed.index.store import Store, num_rows
+from metaembed.kernels import Best
 
 OPTIMISTIC_SEARCHES = 4
 """Attempts of a search that let other processes commit meanwhile, before one that holds them."""
-
-FLOAT32 = np.dtype(np.float32)
 
 
 class Hit(NamedTuple):
@@ -64,15 +67,23 @@ class Index:
         groups: Sequence[Budget | str],
         model: str = "",
         fingerprint: str = "",
-        dtype: Literal["float16", "float32"] = "float16",
+        dtype: IndexType = "float16",
+        sketch: SketchType | None = None,
     ) -> "Index":
         """Create an empty index whose items have as many vectors as the last group's candidates.
 
-        `model` and `fingerprint` say whose vectors it holds. Raises `IndexFormatError` when
-        `path` is a file or a folder with anything in it.
+        `model` and `fingerprint` say whose vectors it holds. `dtype` is how they are stored (see
+        `metaembed.storage`); int4 is for the vectors that only the last group uses, beside int8.
+        `sketch` is the type of a smaller copy for the first stages of a search. Raises
+        `IndexFormatError` when `path` is a file or a folder with anything in it.
         """
         manifest = new_manifest(
-            dim=dim, groups=groups, dtype=dtype, model=model, fingerprint=fingerprint
+            dim=dim,
+            groups=groups,
+            dtype=dtype,
+            sketch=sketch,
+            model=model,
+            fingerprint=fingerprint,
         )
         return cls(Store.create(Path(path).absolute(), manifest))
 
@@ -131,8 +142,12 @@ class Index:
         return self.limit.candidate
 
     @property
-    def dtype(self) -> Literal["float16", "float32"]:
+    def dtype(self) -> IndexType:
         return self._manifest.dtype
+
+    @property
+    def sketch(self) -> SketchType | None:
+        return self._manifest.sketch
 
     @property
     def model(self) -> str:
@@ -148,7 +163,7 @@ class Index:
 
     def __contains__(self, id: object) -> bool:
         with self._store.reading():
-            return is_id(id) and bool(self._store.catalog.rows_of([str(id)])[0])
+            return is_id(id) and bool(self._store.catalog.sequences_of([str(id)])[0])
 
     def ids(self) -> list[str]:
         """The ids of all items, in insertion order."""
@@ -178,6 +193,15 @@ class Index:
         """As `add`, but replace the items that are there; they move to the end of the order."""
         self._insert(ids, vectors, metadata, replace=True)
 
+    def extend(self, batches: Iterable[RawBatch], *, replace: bool = False) -> int:
+        """Append batches of (ids, vectors, metadata) and return how many items they had.
+
+        For more than memory holds: they are collected into segments of about 256 MiB, each of
+        them durable before the next is begun. `replace` as in `upsert`. When a batch is refused
+        or the iterator raises, everything before it is kept and durable.
+        """
+        return extend(self._store, batches, replace=replace)
+
     def delete(self, ids: Sequence[str]) -> int:
         """Remove items and return how many there were; unknown ids are ignored.
 
@@ -194,6 +218,50 @@ class Index:
         """
         self._store.compact()
 
+    def copy(
+        self,
+        path: Path | str,
+        *,
+        budget: Budget | str | None = None,
+        dtype: IndexType | None = None,
+        sketch: SketchChoice = "keep",
+    ) -> "Index":
+        """Write the live items as a new index at `path` and open it; needs no model.
+
+        With `budget` larger groups are cut down to it, and with `dtype` or `sketch` vectors are
+        stored in another type; None keeps the type of every plane, and what is kept is copied bit
+        for bit. Checksums are compared first. Raises `IndexFormatError` when `path` is not free,
+        or when somebody compacts this index meanwhile; then there is nothing at `path`.
+        """
+        store = copying.copy(
+            self._store,
+            Path(path).absolute(),
+            budget=self._budget(budget),
+            dtype=dtype,
+            sketch=sketch,
+        )
+        return Index(store)
+
+    def merge(self, others: Sequence["Index"], *, replace: bool = False) -> int:
+        """Append the items of other indexes, in order, and return how many there were.
+
+        They must have the same dim, groups and fingerprint; another storage type is converted.
+        Each of them is taken as a whole or not at all, and is durable before the next is begun.
+        Raises `IndexMismatchError` for ids that are here already, unless `replace`.
+        """
+        return copying.merge(self._store, [other._store for other in others], replace=replace)
+
+    @staticmethod
+    def repair(path: Path | str) -> Repair:
+        """Keep what is sound of an index that `open` or `verify` finds damaged.
+
+        Segments with missing or damaged files are given up, with their items; so are items without
+        a row or without readable metadata. Their files, and the catalog as it was, go to the folder
+        `damaged` inside the index. Raises `IndexFormatError` when the manifest or the catalog
+        itself cannot be read.
+        """
+        return repair(Path(path).absolute())
+
     def get(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The metadata of items, in the order asked for."""
         wanted = id_list(ids)
@@ -206,13 +274,14 @@ class Index:
         """The stored vectors of items in float32, in the order asked for."""
         wanted, store = id_list(ids), self._store
         with store.reading():  # throughout, so that no segment is compacted away
-            found, rows = store.catalog.rows_of({id for id in wanted if is_id(id)})
+            found, sequences = store.catalog.sequences_of({id for id in wanted if is_id(id)})
             self._require_known(wanted, found)
             place = {id: number for number, id in enumerate(found)}
-            asked = rows[[place[id] for id in wanted]]
-            return store.segments.read(
-                asked, store.catalog.segments(), start=0, stop=self.num_vectors, dtype=FLOAT32
-            )
+            asked = sequences[[place[id] for id in wanted]]
+            vectors = np.empty((len(wanted), self.num_vectors, self.dim), np.float32)
+            for entry, numbers, rows in store.snapshot().locate(asked):
+                vectors[numbers] = read_vectors(store.segments, entry.segment, rows)
+            return vectors
 
     def search(
         self,
@@ -249,7 +318,7 @@ class Index:
             segments = self._store.catalog.segments()
         return IndexStats(
             items=items,
-            deleted=num_rows(segments) - items,
+            deleted=num_rows(segments.values()) - items,
             segments=len(segments),
             bytes_on_disk=folder_size(self.path),
             bytes_per_item=self.bytes_per_item(),
@@ -271,25 +340,8 @@ class Index:
         *,
         replace: bool,
     ) -> None:
-        ids = new_ids(ids)
-        items = [Item(*pair) for pair in zip(ids, encode_metadata(metadata, ids), strict=True)]
-        dtype = self._manifest.stored_dtype
-        stored = as_vectors(vectors, dim=self.dim, dtype=dtype, side="candidate")
-        if stored.shape[:2] != (len(ids), self.num_vectors):
-            raise IndexMismatchError(
-                f"Candidate vectors have shape {stored.shape}; {len(ids)} ids in index "
-                f"{self.path.name!r} take ({len(ids)}, {self.num_vectors}, {self.dim})."
-            )
-        with self._store.writing() as catalog:
-            known = catalog.rows_of(ids)[0]
-            if known and not replace:
-                raise IndexMismatchError(
-                    f"Index {self.path.name!r} has {len(known)} of these ids already, for example "
-                    f"{known[0]!r}. Use upsert to replace them."
-                )
-            if items:
-                catalog.remove_items(known)
-                self._store.append(catalog, stored, items)
+        batch = new_batch(self._store, ids, vectors, metadata)
+        self._store.insert(batch.items, batch.blocks, replace=replace)
 
     def _search(
         self,
@@ -298,17 +350,12 @@ class Index:
         budget: Budget,
         k: int,
     ) -> list[list[Hit]]:
-        def read(start: int, stop: int) -> np.ndarray:
-            rows = snapshot.rows[start:stop]
-            return self._store.segments.read(
-                rows, snapshot.segments, start=0, stop=budget.candidate, dtype=FLOAT32
-            )
+        parts = self._store.parts(snapshot, budget.candidate)
+        best = top_k(queries, parts, r_c=budget.candidate, k=k)
+        return self._hits(best, snapshot)
 
-        best = best_rows(queries, len(snapshot.rows), read, num_vectors=budget.candidate, k=k)
-        return self._hits(best, snapshot.rows)
-
-    def _hits(self, best: Best, rows: Rows) -> list[list[Hit]]:
-        sequences = rows.sequence[best.rows]  # (Q, k)
+    def _hits(self, best: Best, snapshot: Snapshot) -> list[list[Hit]]:
+        sequences = snapshot.sequences_at(best.positions)  # (Q, k)
         wanted = np.unique(sequences).tolist()
         with self._store.reading():
             items = self._store.catalog.items(wanted)
@@ -333,13 +380,13 @@ class Index:
         return parsed
 
     def _queries(self, vectors: VectorsLike, budget: Budget) -> Float[np.ndarray, "Q r_q dim"]:
-        queries = as_vectors(vectors, dim=self.dim, dtype=FLOAT32, side="query")
+        queries = as_vectors(vectors, dim=self.dim, dtype="float32", side="query")
         if queries.shape[1] < budget.query:
             raise BudgetError(
                 f"Budget {budget} needs {budget.query} vectors per query and these queries have "
                 f"{queries.shape[1]}. Encode more, or ask for a smaller budget."
             )
-        return queries[:, : budget.query]
+        return queries[:, : budget.query].astype(np.float32, order="C")
 
     def _require_known(self, wanted: Sequence[str], found: Collection[str]) -> None:
         found = set(found)

@@ -1,16 +1,19 @@
-"""Exact search: every live row is scored, block by block, and the best are kept.
+"""Exact search: every selected row is scored, block by block, and the best are kept.
 
 The definition that faster searches have to equal.
 """
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from metaembed.errors import IndexFormatError, IndexMismatchError
+from metaembed.index.planes import cut
+from metaembed.kernels import Best, Part
+from metaembed.storage import decode, round_queries
 
 if TYPE_CHECKING:
     import torch
@@ -23,39 +26,28 @@ TILE = 64
 """A multiple of what the matrix products of CPU libraries work off at a time."""
 
 
-class Best(NamedTuple):
-    """The highest scores of every query, best first; equal scores in the order of the rows."""
-
-    scores: Float[np.ndarray, "Q k"]
-    rows: Int[np.ndarray, "Q k"]
-
-
-def best_rows(
-    queries: Float[np.ndarray, "Q r_q dim"],
-    num_rows: int,
-    read: Callable[[int, int], np.ndarray],
-    *,
-    num_vectors: int,
-    k: int,
+def top_k(
+    queries: Float[np.ndarray, "Q r_q dim"], parts: Sequence[Part], *, r_c: int, k: int
 ) -> Best:
-    """Find the `k` best of `num_rows` rows, or all of them when there are fewer.
+    """Find the `k` best of all selected rows by their first `r_c` vectors, or all that there are.
 
-    `read(start, stop)` gives the first `num_vectors` vectors of those rows in float32.
+    Queries are rounded as the storage type has it.
     """
     import torch
 
     from metaembed.scoring import maxsim
 
     Q, r_q, dim = queries.shape
-    size = _block_size(num_rows, num_vectors, max(Q * r_q, dim))
+    num_rows = sum(_num_rows(part) for part in parts)
+    if parts:
+        queries = round_queries(queries, parts[0].planes[0].dtype)
+    size = _block_size(num_rows, r_c, max(Q * r_q, dim))
     scores = torch.empty((Q, 0))
     rows = torch.empty((Q, 0), dtype=torch.int64)
     for start in range(0, num_rows if Q else 0, size):
         stop = min(start + size, num_rows)
-        block = read(start, stop)  # (stop - start, r_c, dim)
-        if len(block) < size:
-            rest = np.zeros((size - len(block), num_vectors, dim), np.float32)
-            block = np.concatenate([block, rest])  # (size, r_c, dim)
+        block = np.zeros((size, r_c, dim), np.float32)
+        _read(parts, start, stop, out=block)
         new = maxsim(torch.from_numpy(queries), torch.from_numpy(block))[:, : stop - start]
         _require_finite(new, block)
         scores = torch.cat([scores, new], dim=1)
@@ -64,6 +56,26 @@ def best_rows(
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         scores, rows = scores[:, :k], rows.gather(1, order[:, :k])
     return Best(scores.numpy(), rows.numpy())
+
+
+def _num_rows(part: Part) -> int:
+    return len(part.planes[0].codes) if part.rows is None else len(part.rows)
+
+
+def _read(parts: Sequence[Part], start: int, stop: int, *, out: np.ndarray) -> None:
+    """Decode the first vectors of selected rows, as many as `out` takes."""
+    r_c, first = out.shape[1], 0
+    for part in parts:
+        low, high = max(start - first, 0), min(stop - first, _num_rows(part))
+        if low < high:
+            rows = slice(low, high) if part.rows is None else part.rows[low:high]
+            place, vector = first + low - start, 0
+            for plane in part.planes:
+                width = min(plane.codes.shape[1], r_c - vector)
+                vectors = decode(cut(plane, rows, 0, width))
+                out[place : place + high - low, vector : vector + width] = vectors
+                vector += width
+        first += _num_rows(part)
 
 
 def _block_size(num_rows: int, num_vectors: int, elements_per_vector: int) -> int:

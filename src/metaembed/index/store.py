@@ -1,29 +1,25 @@
 """The folder of an index: its parts, opened together; one writer, and states for readers."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+import reprlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from metaembed.errors import IndexFormatError
+from metaembed.errors import IndexFormatError, IndexMismatchError
 from metaembed.index.catalog import Catalog, Item
+from metaembed.index.checks import catalog_problems
 from metaembed.index.disk import damaged, sync_folder, unwritable, write_lock
 from metaembed.index.filters import Condition
 from metaembed.index.manifest import Manifest, read_manifest, write_manifest
-from metaembed.index.segments import Rows, Segment, Segments
+from metaembed.index.reading import stored_blocks
+from metaembed.index.segments import Blocks, Segment, Segments
+from metaembed.index.snapshot import Snapshot
+from metaembed.kernels import Part
 
 MANIFEST, CATALOG, SEGMENTS, LOCK = "manifest.json", "catalog.sqlite", "segments", "lock"
-
-
-class Snapshot(NamedTuple):
-    """One state of the catalog, or the part of it that passes a filter."""
-
-    version: int
-    rows: Rows
-    segments: dict[int, Segment]
 
 
 class Store:
@@ -49,17 +45,21 @@ class Store:
             raise
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest) -> "Store":
-        """Raises `IndexFormatError` when `path` is a file or a folder with anything in it."""
+    def create(
+        cls,
+        path: Path,
+        manifest: Manifest,
+        fill: Callable[[Catalog, Segments], None] | None = None,
+    ) -> "Store":
+        """Make an index, with what `fill` puts into it, or none at all.
+
+        Raises `IndexFormatError` when `path` is a file or a folder with anything in it.
+        """
+        existed = path.is_dir()
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise FileExistsError
-            (path / SEGMENTS).mkdir()
-            Catalog.create(path / CATALOG)
-            # Last: a folder without a manifest is not an index yet.
-            write_manifest(path / MANIFEST, manifest)
-            sync_folder(path.parent)
         except (FileExistsError, NotADirectoryError):
             raise IndexFormatError(
                 f"{path} exists already and is not an empty folder. "
@@ -67,6 +67,20 @@ class Store:
             ) from None
         except OSError as error:
             raise unwritable(path.name, error) from None
+        try:
+            (path / SEGMENTS).mkdir()
+            Catalog.create(path / CATALOG)
+            if fill is not None:
+                with closing(Catalog(path / CATALOG)) as catalog, catalog.writing():
+                    fill(catalog, Segments(path / SEGMENTS, manifest))
+            # Last: a folder without a manifest is not an index yet.
+            write_manifest(path / MANIFEST, manifest)
+            sync_folder(path.parent)
+        except BaseException as error:
+            _remove_created(path, keep_folder=existed)
+            if isinstance(error, OSError):
+                raise unwritable(path.name, error) from None
+            raise
         return cls(path)
 
     def close(self) -> None:
@@ -82,16 +96,36 @@ class Store:
         """The current rows that pass a filter; the catalog is read again only if it changed."""
         with self.reading():
             version = self.catalog.version()
-            if self._cached is None or self._cached.version != version:
-                segments = self.catalog.segments()
-                self._cached = Snapshot(version, self.catalog.rows(), segments)
-                self.segments.forget_all_but(segments)
             snapshot = self._cached
+            if snapshot is None or snapshot.version != version:
+                self._cached = snapshot = self._read_snapshot(version, snapshot)
             if condition is None:
                 return snapshot
             matching = self.catalog.matching(condition)
-        chosen = np.searchsorted(snapshot.rows.sequence, matching)
-        return snapshot._replace(rows=snapshot.rows[chosen])
+        return snapshot.select(matching)
+
+    def _read_snapshot(self, version: int, old: Snapshot | None) -> Snapshot:
+        known = {} if old is None else {entry.segment.number: entry for entry in old.entries}
+        entries = self.catalog.entries(known)
+        snapshot = Snapshot(self.name, version, entries)
+        # A glance, since looking at every item would take as long as there are items.
+        ends = np.array([0, len(snapshot) - 1] if len(snapshot) else [], np.int64)
+        if not np.array_equal(snapshot.sequences_at(ends), self.catalog.ends()):
+            raise damaged(self.name, "its first or last item has no row, or a row has no item")
+        self.segments.forget_all_but({entry.segment.number for entry in entries})
+        return snapshot
+
+    def parts(self, snapshot: Snapshot, num_vectors: int) -> list[Part]:
+        """What a search reads: the planes of the first `num_vectors` vectors, mapped.
+
+        Positions in them are those of the snapshot.
+        """
+        planes = self.segments.planes(num_vectors)
+        return [
+            Part(tuple(self.segments.stored(entry.segment, plane) for plane in planes), entry.rows)
+            for entry in snapshot.entries
+            if len(entry)
+        ]
 
     def is_outdated(self, snapshot: Snapshot) -> bool:
         with self.reading():
@@ -108,6 +142,9 @@ class Store:
         with write_lock(self.path / LOCK, of=self.name):
             catalog = Catalog(self.path / CATALOG)
             try:
+                # On its own: whatever follows may take long and must not hold readers up.
+                with catalog.writing():
+                    catalog.upgrade()
                 with catalog.writing():
                     # What a crashed writer left behind.
                     self.segments.remove_all_but(catalog.segments())
@@ -117,32 +154,61 @@ class Store:
             finally:
                 catalog.close()
 
-    def append(self, catalog: Catalog, vectors: np.ndarray, items: Sequence[Item]) -> None:
-        """Write a segment of `vectors` (items, num_vectors, dim), then name it in `catalog`."""
-        segment = self.segments.write(
-            catalog.next_segment(), len(items), lambda start, stop: [vectors[:, start:stop]]
+    def insert(self, items: Sequence[Item], blocks: Blocks, *, replace: bool) -> None:
+        """Append items whose vectors `blocks` gives, as one segment; durable when it returns.
+
+        Raises `IndexMismatchError` for an id that is there already, unless they may be replaced.
+        """
+        ids = [item.id for item in items]
+        with self.writing() as catalog:
+            known = catalog.sequences_of(ids)[0]
+            if known and not replace:
+                raise self.known_ids(known, "Use upsert to replace them.")
+            if items:
+                segment = self.segments.write(catalog.next_segment(), len(items), blocks)
+                first = catalog.next_sequence()
+                catalog.remove_items(known)
+                catalog.add_segment(segment, first, None)
+                catalog.add_items(first, items)
+
+    def known_ids(self, known: Sequence[str], advice: str) -> IndexMismatchError:
+        some = ", ".join(map(reprlib.repr, known[:3]))
+        return IndexMismatchError(
+            f"Index {self.name!r} has {len(known)} of these ids already, for example {some}. "
+            f"{advice}"
         )
-        catalog.add_segment(segment)
-        catalog.add_items(segment.number, items)
 
     def compact(self) -> None:
         with self.writing() as catalog:
-            rows, segments = catalog.rows(), catalog.segments()
-            if len(segments) <= 1 and len(rows) == num_rows(segments):
+            snapshot = Snapshot(self.name, 0, catalog.entries({}))
+            segments = [entry.segment for entry in snapshot.entries]
+            if len(segments) <= 1 and len(snapshot) == num_rows(segments):
                 return
-            for segment in segments.values():
-                self.segments.require_sound(segment)  # or damage would get a new checksum
-            if len(rows):
-                blocks = partial(self.segments.read_blocks, rows, segments)
-                merged = self.segments.write(catalog.next_segment(), len(rows), blocks)
-                catalog.add_segment(merged)
-                catalog.move_items(merged.number, rows.sequence.tolist())
-            catalog.remove_empty_segments()
+            number, sequences = catalog.next_segment(), snapshot.live_sequences()
+            if not len(sequences):
+                catalog.remove_segments()
+                return
+            blocks = self.sound_blocks(snapshot)
+            merged = self.segments.write(number, len(sequences), blocks)
+            catalog.remove_segments()
+            first, last = int(sequences[0]), int(sequences[-1])
+            is_gapless = last - first == len(sequences) - 1
+            catalog.add_segment(merged, first, None if is_gapless else sequences)
+
+    def sound_blocks(self, snapshot: Snapshot) -> Blocks:
+        """The vectors of a snapshot for another segment, after comparing all checksums.
+
+        Or damage would get a new checksum there.
+        """
+        for entry in snapshot.entries:
+            if len(entry):
+                self.segments.require_sound(entry.segment)
+        return lambda plane: stored_blocks(self.segments, snapshot.entries, plane)
 
     def problems(self) -> list[str]:
         """Read every byte and describe each problem in a line."""
         with self.reading():
-            problems = self.catalog.problems()
+            problems = catalog_problems(self.catalog)
             segments = self.catalog.segments()
         found = {number: self.segments.problems(one) for number, one in segments.items()}
         with self.reading():
@@ -150,5 +216,15 @@ class Store:
         return problems + [line for number in found if number in current for line in found[number]]
 
 
-def num_rows(segments: Mapping[int, Segment]) -> int:
-    return sum(segment.num_rows for segment in segments.values())
+def num_rows(segments: Iterable[Segment]) -> int:
+    return sum(segment.num_rows for segment in segments)
+
+
+def _remove_created(path: Path, *, keep_folder: bool) -> None:
+    """Take back what `create` has made."""
+    shutil.rmtree(path / SEGMENTS, ignore_errors=True)
+    with suppress(OSError):
+        for name in (MANIFEST, f"{MANIFEST}.tmp", CATALOG, f"{CATALOG}-journal"):
+            (path / name).unlink(missing_ok=True)
+        if not keep_folder:
+            path.rmdir()
