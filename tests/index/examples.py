@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,12 @@ def sql(path, *statements):
         for statement in statements:
             connection.execute(statement)
     connection.close()
+
+
+def query(path, statement):
+    """What the catalog holds."""
+    with closing(sqlite3.connect(path / "catalog.sqlite")) as connection:
+        return connection.execute(statement).fetchall()
 
 
 def command(code, *arguments):

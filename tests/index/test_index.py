@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import metaembed.index
 from metaembed.budget import Budget
 from metaembed.errors import BudgetError, FilterError, IndexFormatError, IndexMismatchError
-from metaembed.index import Hit, Index, search
+from metaembed.index import Hit, Index
+from metaembed.kernels import candidates, plain
 from tests.index.examples import GROUPS, grid, make_index, naive_search, pairs
 
 
@@ -161,7 +162,16 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def test_equal_scores_come_in_insertion_order_across_blocks_and_segments(tmp_path, monkeypatch):
+@pytest.fixture(params=["native", "torch"])
+def kernel(request, monkeypatch):
+    """Search with the native kernel, then without it."""
+    if request.param == "torch":
+        monkeypatch.setattr(candidates, "kernel_name", lambda: "torch")
+
+
+def test_equal_scores_come_in_insertion_order_across_blocks_and_segments(
+    tmp_path, monkeypatch, kernel
+):
     ids = [str(n) for n in range(30)]
     vectors = np.tile(grid(1, 4, 4), (30, 1, 1))
     with Index.create(tmp_path / "idx", dim=4, groups=GROUPS) as index:
@@ -170,7 +180,7 @@ def test_equal_scores_come_in_insertion_order_across_blocks_and_segments(tmp_pat
         index.upsert(["3", "11"], vectors[:2])  # newly inserted: at the end
         expected = [id for id in ids if id not in ("3", "11")] + ["3", "11"]
         for elements in (1, 50, 2**24):
-            monkeypatch.setattr(search, "MAX_BLOCK_ELEMENTS", elements)
+            monkeypatch.setattr(plain, "MAX_BLOCK_ELEMENTS", elements)
             for k in (1, 5, 30, 99):
                 hits = index.search(vectors[:2, :2], k=k)
                 assert [[hit.id for hit in some] for some in hits] == [expected[:k]] * 2
@@ -179,9 +189,11 @@ def test_equal_scores_come_in_insertion_order_across_blocks_and_segments(tmp_pat
 
 
 @pytest.mark.parametrize(("r_q", "r_c", "dim"), [(1, 1, 128), (3, 5, 64), (2, 7, 33)])
-def test_identical_items_tie_wherever_they_lie_in_a_block(tmp_path, monkeypatch, r_q, r_c, dim):
+def test_identical_items_tie_wherever_they_lie_in_a_block(
+    tmp_path, monkeypatch, kernel, r_q, r_c, dim
+):
     """Their products are rounded, so this needs each to be computed in the same way."""
-    monkeypatch.setattr(search, "MAX_BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(plain, "MAX_BLOCK_ELEMENTS", 1)
     item = torch.nn.functional.normalize(torch.randn(1, r_c, dim, generator=seeded(0)), dim=-1)
     queries = torch.nn.functional.normalize(torch.randn(3, r_q, dim, generator=seeded(1)), dim=-1)
     ids = [str(n) for n in range(330)]
@@ -192,13 +204,13 @@ def test_identical_items_tie_wherever_they_lie_in_a_block(tmp_path, monkeypatch,
             assert [hit.id for hit in hits] == ids
 
 
-def test_the_block_size_never_changes_the_hits(tmp_path, monkeypatch):
+def test_the_block_size_never_changes_the_hits(tmp_path, monkeypatch, kernel):
     with make_index(tmp_path / "idx", items=40) as index:
         index.delete(["7", "20"])
         queries = grid(3, 2, 4, seed=5)
         whole = index.search(queries, k=7)
         for elements in (1, 64, 333):
-            monkeypatch.setattr(search, "MAX_BLOCK_ELEMENTS", elements)
+            monkeypatch.setattr(plain, "MAX_BLOCK_ELEMENTS", elements)
             assert index.search(queries, k=7) == whole
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from metaembed.errors import IndexFormatError
 from metaembed.index import columns as columns_module
-from metaembed.index.columns import Columns
+from metaembed.index.columns import EMPTY, Columns
 from metaembed.index.filters import FIELD_VALUE, as_sql, field_path, parse_filter
 from metaembed.index.records import encode_metadata
 from tests.index.test_index_filters import ITEMS, METADATA, filters, passes
@@ -114,6 +114,28 @@ def test_columns_pass_what_sql_and_plain_python_pass_while_items_come_and_go(ste
             assert passed == items.passing_sql(filter)
             opposite = [number for number in live if number not in passed]
             assert items.passing({"not": filter}, columns) == opposite
+
+
+VALUES = st.one_of(
+    st.integers(-3, 3),
+    st.sampled_from([-0.5, 0.0, 1.5, None, b"null", b"true", b"false", b"array", b"object"]),
+    st.text(st.sampled_from("ab"), max_size=3),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(batches=st.lists(st.lists(VALUES, min_size=1, max_size=6), min_size=2, max_size=4))
+def test_a_column_holds_what_it_was_extended_with_in_order_and_once(batches):
+    column, held = EMPTY, []
+    for batch in batches:
+        sequences = np.arange(len(batch))
+        column = column.extended(sequences, zip(sequences.tolist(), batch, strict=True))
+        held += batch
+        values = column.values.tolist()
+        assert column.values[column.codes].tolist() == held
+        assert column.codes.dtype == np.int32
+        assert values[column.numbers] == sorted({v for v in held if type(v) in (int, float)})
+        assert values[column.texts] == sorted({v for v in held if type(v) is str})
 
 
 EDGES = st.one_of(

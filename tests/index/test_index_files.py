@@ -1,19 +1,21 @@
 """The files of an index: the format, damage, crashes, and several processes at once."""
 
 import contextlib
+import gc
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metaembed.errors import IndexFormatError
-from metaembed.index import Index, npy, planes, segments
+from metaembed.index import Index, catalog, npy, planes, segments
 from metaembed.index.disk import write_lock
 from tests.index.examples import (
     FORMAT_1,
@@ -23,6 +25,7 @@ from tests.index.examples import (
     make_index,
     naive_search,
     pairs,
+    query,
     sql,
 )
 
@@ -98,6 +101,85 @@ def test_the_files_are_what_the_format_says(path):
         "segments/1/plane-0-1.npy",
         "segments/1/plane-1-4.npy",
     ]
+
+
+def test_the_catalog_is_what_the_format_says(path):
+    with Index.open(path) as index:
+        index.upsert(["1", "6"], grid(2, 4, 4))
+        index.delete(["4"])
+        segments, tables = "SELECT * FROM segments", "SELECT name FROM sqlite_master ORDER BY name"
+        assert query(path, "PRAGMA user_version") == [(2,)]
+        assert [name for (name,) in query(path, tables) if not name.startswith("sqlite_")] == [
+            "deleted",
+            "files",
+            "items",
+            "segments",
+        ]
+        assert query(path, segments) == [(1, 6, 1, None), (2, 2, 7, None)]
+        assert query(path, "SELECT * FROM deleted") == [(2,), (5,)]
+        items = [(1, "0"), (3, "2"), (4, "3"), (6, "5"), (7, "1"), (8, "6")]
+        assert query(path, "SELECT sequence, id FROM items ORDER BY sequence") == items
+        for segment, name, size, crc32 in query(path, "SELECT * FROM files"):
+            content = (path / "segments" / str(segment) / name).read_bytes()
+            assert (len(content), zlib.crc32(content)) == (size, crc32)
+        index.compact()
+        blob = np.array([1, 3, 4, 6, 7, 8], "<i8").tobytes()
+        assert query(path, segments) == [(3, 6, 1, blob)]
+        assert query(path, "SELECT * FROM deleted") == []
+        assert query(path, "SELECT sequence, id FROM items ORDER BY sequence") == items
+        assert {name for (name,) in query(path, "SELECT name FROM files")} == {
+            "plane-0-1.npy",
+            "plane-1-4.npy",
+        }
+        index.delete(["0", "6"])
+        index.compact()
+        blob = np.array([3, 4, 6, 7], "<i8").tobytes()
+        assert query(path, segments) == [(4, 4, 3, blob)]
+        index.delete(["2", "5", "1"])
+        index.compact()  # one item is consecutive
+        index.add(["7"], grid(1, 4, 4))
+        assert query(path, segments) == [(5, 1, 4, None), (6, 1, 9, None)]
+
+
+def statements(catalog):
+    """Collect what a catalog asks SQLite from now on."""
+    asked = []
+    catalog.database.require_open().set_trace_callback(asked.append)
+    return asked
+
+
+def test_a_new_state_is_read_without_reading_the_items(path):
+    with Index.open(path) as writer, Index.open(path) as reader:
+        writer.add(["7", "8"], grid(2, 4, 4))
+        writer.delete(["2"])
+        writer.compact()  # whose sequences are listed
+        first = reader._store.snapshot()
+        writer.add(["9"], grid(1, 4, 4))
+        asked = statements(reader._store.catalog)
+        second = reader._store.snapshot()
+    # The last one looks at the ends of the index of sequences.
+    assert [line for line in asked if "items" in line] == [
+        "SELECT (SELECT min(sequence) FROM items), (SELECT max(sequence) FROM items)"
+    ]
+    assert not any("SELECT sequences" in line for line in asked)
+    assert second.entries[0] is first.entries[0]
+    assert [len(snapshot) for snapshot in (first, second)] == [7, 8]
+
+
+def test_compaction_leaves_the_items_alone(path, monkeypatch):
+    asked, opened = [], catalog.Catalog.__init__
+
+    def traced(self, *arguments):
+        opened(self, *arguments)
+        asked.append(statements(self))
+
+    with Index.open(path) as index:
+        index.delete(["2"])
+        monkeypatch.setattr(catalog.Catalog, "__init__", traced)
+        index.compact()
+    (lines,) = asked
+    assert any("INSERT INTO segments" in line for line in lines)
+    assert not any("items" in line.split("WHERE")[0] for line in lines)
 
 
 def test_planes_lie_between_the_candidate_sizes_of_the_groups(tmp_path):
@@ -292,10 +374,6 @@ DAMAGE = {
     "plane in another order": (
         save("plane-1-4.npy", np.zeros((6, 3, 4), np.float16, order="F")),
         "its order is not C",
-    ),
-    "plane with NaN": (
-        save("plane-0-1.npy", np.full((6, 1, 4), np.nan, np.float16)),
-        "stored vectors are not finite",
     ),
 }
 
@@ -494,14 +572,14 @@ def test_a_search_survives_a_compaction_in_its_middle(path, monkeypatch):
         writer.delete(["0"])
         queries = grid(1, 2, 4, seed=3)
         expected = writer.search(queries, k=99)
-        parts, compactions = reader._store.parts, []
+        candidates, compactions = reader._store.candidates, []
 
         def interrupted(*arguments, **options):
             if not compactions:
                 compactions.append(writer.compact())
-            return parts(*arguments, **options)
+            return candidates(*arguments, **options)
 
-        monkeypatch.setattr(reader._store, "parts", interrupted)
+        monkeypatch.setattr(reader._store, "candidates", interrupted)
         assert reader.search(queries, k=99) == expected
         assert compactions
         assert not (path / "segments" / "1").exists()
@@ -557,35 +635,48 @@ def test_a_plane_that_the_system_does_not_give_is_not_called_damaged(path, monke
             index.search(QUERY)
 
 
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
+def num_open_arrays():
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return sum(link.readlink().suffix == ".npy" for link in links)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it counts the open files there")
 def test_many_small_segments_hold_no_open_files(path):
     vectors = grid(6, 4, 4)
     with Index.open(path) as index:
-        before = descriptors()
         for n in range(6, 30):
             index.add([str(n)], vectors[n % 6 : n % 6 + 1])
         everything = {str(n): vectors[n % 6] for n in range(30)}
         assert pairs(index.search(QUERY, k=99)) == naive_search(everything, QUERY, "2x4", k=99)
-        assert descriptors() == before
+        assert num_open_arrays() == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it counts the open files there")
-def test_large_segments_hold_their_files_open_up_to_a_bound(path, monkeypatch):
+def test_large_segments_hold_their_files_open_until_they_are_gone(path, monkeypatch):
+    monkeypatch.setattr(npy, "SMALL_BYTES", 0)
+    with Index.open(path) as index:
+        index.add(["6"], grid(1, 4, 4))
+        hits = index.search(QUERY, k=99)
+        assert num_open_arrays() == 4
+        assert index.search(QUERY, k=99) == hits
+        index.compact()
+        assert index.search(QUERY, k=99) == hits
+        assert num_open_arrays() <= 4
+    del index
+    gc.collect()
+    assert num_open_arrays() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it counts the open files there")
+def test_reading_embeddings_holds_few_files_open(path, monkeypatch):
     monkeypatch.setattr(npy, "SMALL_BYTES", 0)
     monkeypatch.setattr(segments, "max_open_files", lambda: 6)
     with Index.open(path) as index:
         index.add(["6"], grid(1, 4, 4))
         index.add(["7"], grid(1, 4, 4))
-        before = descriptors()
-        hits = index.search(QUERY, k=99)
-        assert descriptors() == before + 3
-        assert index.search(QUERY, k=99) == hits
-        assert len(hits[0]) == 8
-    assert descriptors() < before
+        held = index.embeddings(index.ids())
+        assert num_open_arrays() == 3
+        assert np.array_equal(index.embeddings(index.ids()), held)
 
 
 def test_more_files_than_a_process_may_open_is_said_in_one_line(path, monkeypatch):

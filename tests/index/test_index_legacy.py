@@ -24,6 +24,7 @@ from tests.index.examples import (
     make_index,
     naive_search,
     pairs,
+    query,
     sql,
 )
 
@@ -77,11 +78,6 @@ def make_legacy(path):
     manifest = json.loads((path / "manifest.json").read_text()) | {"format_version": 1}
     del manifest["sketch"]
     (path / "manifest.json").write_text(json.dumps(manifest))
-
-
-def query(path, statement):
-    with closing(sqlite3.connect(path / "catalog.sqlite")) as connection:
-        return connection.execute(statement).fetchall()
 
 
 @pytest.fixture

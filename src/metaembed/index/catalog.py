@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Int
 
 from metaembed.index import legacy
+from metaembed.index.columns import Value
 from metaembed.index.database import Database
 from metaembed.index.disk import damaged
-from metaembed.index.filters import Condition
+from metaembed.index.filters import FIELD_VALUE, Condition, field_path
 from metaembed.index.planes import File
 from metaembed.index.segments import Segment
 from metaembed.index.snapshot import Entry, make_entries
@@ -169,6 +170,14 @@ class Catalog:
             *condition.parameters,
         )
         return np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
+
+    def field_values(self, field: str, after: int) -> Iterator[tuple[int, Value]]:
+        """What the items with a greater sequence hold under a name, as `FIELD_VALUE` says."""
+        yield from self.database.execute(
+            f"SELECT sequence, {FIELD_VALUE} FROM items WHERE sequence > ?2 ORDER BY sequence",
+            field_path(field),
+            after,
+        )
 
     def item_sequences(self) -> Int[np.ndarray, " n"]:
         """Of all items, ascending."""

@@ -34,7 +34,7 @@ def _item_problems(catalog: Catalog) -> list[str]:
         entries = catalog.entries({})
     except IndexFormatError as error:
         return [str(error).rstrip(".")]
-    live = Snapshot(catalog.name, 0, entries).live_sequences()
+    live = Snapshot(catalog.name, 0, entries).sequences
     items = catalog.item_sequences()
     problems = []
     if len(np.setdiff1d(items, live, assume_unique=True)):

@@ -170,7 +170,7 @@ class Column(NamedTuple):
         def cut(value: str) -> str:  # to the same length, which leaves texts in order
             return value[: len(text)]
 
-        first = bisect_left(self.values, text, self.first_text, key=cut)
+        first = bisect_left(self.values, text, self.first_text)
         return slice(first, bisect_right(self.values, text, first, key=cut))
 
     def _places(self, among: slice, wanted: Collection[Value]) -> list[int]:

@@ -120,7 +120,7 @@ def _add_staged(catalog: Catalog, first_sequence: int) -> None:
 
 def _items(store: Store, snapshot: Snapshot) -> Iterator[Item]:
     """Every item, after making sure that it is the one of the next live row."""
-    expected = iter(snapshot.live_sequences().tolist())
+    expected = iter(snapshot.sequences.tolist())
     for sequence, item in store.catalog.all_items():
         if sequence != next(expected, None):
             raise damaged(store.name, "an item has no row, or a row no item")

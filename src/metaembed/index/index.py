@@ -12,14 +12,15 @@ from metaembed.errors import BudgetError, IndexFormatError, IndexMismatchError
 from metaembed.index import copying
 from metaembed.index.arrays import VectorsLike, as_vectors
 from metaembed.index.batches import RawBatch, extend, new_batch
+from metaembed.index.cascade import Cascade
 from metaembed.index.copying import SketchChoice
 from metaembed.index.disk import folder_size
-from metaembed.index.filters import compile_filter
+from metaembed.index.filters import parse_filter
 from metaembed.index.manifest import IndexType, SketchType, new_manifest
 from metaembed.index.reading import read_vectors
 from metaembed.index.records import decode_metadata, id_list, is_id
 from metaembed.index.repair import Repair, repair
-from metaembed.index.search import top_k
+from metaembed.index.search import Request, search
 from metaembed.index.snapshot import Snapshot
 from metaembed.index.store import Store, num_rows
 from metaembed.kernels import Best
@@ -289,28 +290,42 @@ class Index:
         budget: Budget | str | None = None,
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
+        *,
+        cascade: Cascade | str | None = None,
     ) -> list[list[Hit]]:
         """The `k` best items for each of `vectors` (queries, at least r_q, dim), best first.
 
         Scores the first r_q vectors of a query against the first r_c of every item that passes
         `filter` (see `metaembed.index.filters`); `budget` defaults to `limit` and may be any that
         fits it. Exact; equal scores come in insertion order. Fewer hits mean fewer items.
+
+        With a `cascade` (see `metaembed.index.cascade`) only what its stages keep gets the score
+        at `budget`: much faster for a large budget, and it can miss a hit.
         """
         spent = self._budget(budget)
-        queries = self._queries(vectors, spent)
+        cascade = None if cascade is None else self._cascade(cascade)
+        stages = cascade.stages if cascade else ()
+        queries = self._queries(vectors, [spent, *(stage.budget for stage in stages)])
         if not isinstance(k, int) or k < 1:
             raise IndexMismatchError(f"k is {k!r}; ask for at least 1 hit.")
-        condition = None if filter is None else compile_filter(filter)
+        if stages and stages[-1].keep < k:
+            raise BudgetError(
+                f"The last stage of the cascade keeps {stages[-1].keep} items and {k} hits "
+                "are asked for. Keep more."
+            )
+        request = Request(queries, spent, k, cascade)
+        tree = None if filter is None else parse_filter(filter)
         for _ in range(OPTIMISTIC_SEARCHES):
-            snapshot = self._store.snapshot(condition)
+            snapshot = self._store.snapshot(tree)
             try:
-                return self._search(snapshot, queries, spent, k)
+                return self._hits(search(self._store, snapshot, request), snapshot)
             except IndexFormatError:
                 # A segment or a hit is gone. That is fine if somebody has just removed it.
                 if not self._store.is_outdated(snapshot):
                     raise
         with self._store.reading():
-            return self._search(self._store.snapshot(condition), queries, spent, k)
+            snapshot = self._store.snapshot(tree)
+            return self._hits(search(self._store, snapshot, request), snapshot)
 
     def stats(self) -> IndexStats:
         with self._store.reading():
@@ -343,17 +358,6 @@ class Index:
         batch = new_batch(self._store, ids, vectors, metadata)
         self._store.insert(batch.items, batch.blocks, replace=replace)
 
-    def _search(
-        self,
-        snapshot: Snapshot,
-        queries: Float[np.ndarray, "Q r_q dim"],
-        budget: Budget,
-        k: int,
-    ) -> list[list[Hit]]:
-        parts = self._store.parts(snapshot, budget.candidate)
-        best = top_k(queries, parts, r_c=budget.candidate, k=k)
-        return self._hits(best, snapshot)
-
     def _hits(self, best: Best, snapshot: Snapshot) -> list[list[Hit]]:
         sequences = snapshot.sequences_at(best.positions)  # (Q, k)
         wanted = np.unique(sequences).tolist()
@@ -379,8 +383,17 @@ class Index:
         parsed.require_fits(self.limit, of=f"index {self.path.name!r}")
         return parsed
 
-    def _queries(self, vectors: VectorsLike, budget: Budget) -> Float[np.ndarray, "Q r_q dim"]:
+    def _cascade(self, cascade: Cascade | str) -> Cascade:
+        parsed = Cascade.parse(cascade)
+        has_sketch = self._manifest.sketch is not None
+        parsed.require_fits(self.limit, has_sketch=has_sketch, of=f"index {self.path.name!r}")
+        return parsed
+
+    def _queries(
+        self, vectors: VectorsLike, budgets: Sequence[Budget]
+    ) -> Float[np.ndarray, "Q r dim"]:
         queries = as_vectors(vectors, dim=self.dim, dtype="float32", side="query")
+        budget = max(budgets, key=lambda one: one.query)
         if queries.shape[1] < budget.query:
             raise BudgetError(
                 f"Budget {budget} needs {budget.query} vectors per query and these queries have "

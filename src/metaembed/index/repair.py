@@ -217,7 +217,7 @@ def _is_readable(id: bytes, metadata: bytes) -> bool:
 
 def _sequences(entries: Sequence[Entry]) -> Int[np.ndarray, " n"]:
     """Of all rows."""
-    return Snapshot("", 0, tuple(entries)).live_sequences()
+    return Snapshot("", 0, tuple(entries)).sequences
 
 
 def _free_name(folder: Path, name: str) -> Path:

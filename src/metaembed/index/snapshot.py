@@ -6,9 +6,10 @@ segment to the next, and most often they are consecutive, so a state costs littl
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from metaembed.index.disk import damaged
 from metaembed.index.segments import Segment
@@ -63,6 +64,14 @@ class Entry:
         """Of the rows that are meant, counted among themselves."""
         return self.sequences_of(positions if self.rows is None else self.rows[positions])
 
+    def where(self, mask: Bool[np.ndarray, " n"]) -> "Entry":
+        """Mean those of its rows for which `mask` is true."""
+        return self if mask.all() else self.at(np.flatnonzero(mask))
+
+    def at(self, positions: Int[np.ndarray, " m"]) -> "Entry":
+        """Mean some of its rows, given by ascending positions among them."""
+        return replace(self, rows=positions if self.rows is None else self.rows[positions])
+
     def rows_of(self, sequences: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Sequences between the first and the last; -1 where no row has it."""
         if self.sequences is None:
@@ -109,10 +118,30 @@ class Snapshot:
             sequences[here] = entry.sequences_at(positions[here] - (stops[number] - len(entry)))
         return sequences
 
-    def live_sequences(self) -> Int[np.ndarray, " n"]:
+    @cached_property
+    def sequences(self) -> Int[np.ndarray, " n"]:
         """Of all items that are meant, ascending."""
         parts = [entry.sequences_at(np.arange(len(entry))) for entry in self.entries]
         return np.concatenate([NOTHING, *parts])
+
+    def where(self, mask: Bool[np.ndarray, " n"]) -> "Snapshot":
+        """Mean those of the items for which `mask` is true."""
+        chosen, start = [], 0
+        for entry in self.entries:
+            stop = start + len(entry)
+            chosen.append(entry.where(mask[start:stop]))
+            start = stop
+        return replace(self, entries=tuple(chosen))
+
+    def at(self, positions: Int[np.ndarray, " m"]) -> "Snapshot":
+        """Mean those of the items at these ascending positions."""
+        chosen, start = [], 0
+        for entry in self.entries:
+            stop = start + len(entry)
+            low, high = np.searchsorted(positions, (start, stop)).tolist()
+            chosen.append(entry.at(positions[low:high] - start))
+            start = stop
+        return replace(self, entries=tuple(chosen))
 
     def _located(
         self, sequences: Int[np.ndarray, " n"]

@@ -5,21 +5,28 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from metaembed.errors import IndexFormatError, IndexMismatchError
 from metaembed.index.catalog import Catalog, Item
 from metaembed.index.checks import catalog_problems
+from metaembed.index.columns import Columns
 from metaembed.index.disk import damaged, sync_folder, unwritable, write_lock
-from metaembed.index.filters import Condition
+from metaembed.index.filters import Condition, Tree, as_sql
+from metaembed.index.layout import Plane
 from metaembed.index.manifest import Manifest, read_manifest, write_manifest
 from metaembed.index.reading import stored_blocks
 from metaembed.index.segments import Blocks, Segment, Segments
 from metaembed.index.snapshot import Snapshot
-from metaembed.kernels import Part
+from metaembed.kernels import Candidates, Part
+from metaembed.storage import Stored
 
 MANIFEST, CATALOG, SEGMENTS, LOCK = "manifest.json", "catalog.sqlite", "segments", "lock"
+
+MAX_FILTERED = 16
+"""Filters whose items are remembered until the catalog changes."""
 
 
 class Store:
@@ -34,7 +41,12 @@ class Store:
             raise damaged(self.name, f"its folder {SEGMENTS!r} is missing")
         self.segments = Segments(path / SEGMENTS, self.manifest)
         self.catalog = Catalog(path / CATALOG)
+        self._columns = Columns()
         self._cached: Snapshot | None = None
+        self._filtered: dict[Condition, Snapshot] = {}
+        """Of `_cached`; looked at within a transaction only, as that is."""
+        self._ready: WeakKeyDictionary[Snapshot, dict[tuple[int, bool], Candidates]]
+        self._ready = WeakKeyDictionary()
         try:
             with self.catalog.reading():
                 self.catalog.num_items()
@@ -87,22 +99,35 @@ class Store:
         self.catalog.close()
         self.segments.forget_all_but(())
         self._cached = None
+        self._filtered.clear()
+        self._ready.clear()
 
     def reading(self) -> AbstractContextManager[None]:
         """See one state of the catalog throughout; nobody commits meanwhile."""
         return self.catalog.reading()
 
-    def snapshot(self, condition: Condition | None = None) -> Snapshot:
+    def snapshot(self, filter: Tree | None = None) -> Snapshot:
         """The current rows that pass a filter; the catalog is read again only if it changed."""
         with self.reading():
             version = self.catalog.version()
             snapshot = self._cached
             if snapshot is None or snapshot.version != version:
                 self._cached = snapshot = self._read_snapshot(version, snapshot)
-            if condition is None:
+                self._filtered.clear()
+            if filter is None:
                 return snapshot
-            matching = self.catalog.matching(condition)
-        return snapshot.select(matching)
+            key = as_sql(filter)  # trees of different kinds can be equal: they are tuples
+            if key not in self._filtered:
+                while len(self._filtered) >= MAX_FILTERED:
+                    del self._filtered[next(iter(self._filtered))]
+                self._filtered[key] = self._passing(snapshot, filter)
+            return self._filtered[key]
+
+    def _passing(self, snapshot: Snapshot, filter: Tree) -> Snapshot:
+        mask = self._columns.mask(filter, snapshot.sequences, self.catalog.field_values)
+        if mask is None:
+            return snapshot.select(self.catalog.matching(as_sql(filter)))
+        return snapshot.where(mask)
 
     def _read_snapshot(self, version: int, old: Snapshot | None) -> Snapshot:
         known = {} if old is None else {entry.segment.number: entry for entry in old.entries}
@@ -115,14 +140,28 @@ class Store:
         self.segments.forget_all_but({entry.segment.number for entry in entries})
         return snapshot
 
-    def parts(self, snapshot: Snapshot, num_vectors: int) -> list[Part]:
-        """What a search reads: the planes of the first `num_vectors` vectors, mapped.
+    def candidates(
+        self, snapshot: Snapshot, num_vectors: int, *, sketch: bool = False
+    ) -> Candidates:
+        """The first `num_vectors` vectors of the items of a snapshot, mapped and made ready.
 
-        Positions in them are those of the snapshot.
+        Of their sketch, if `sketch`. Positions in them are those of the snapshot.
         """
+        ready = self._ready.setdefault(snapshot, {})
+        key = num_vectors, sketch
+        if key not in ready:
+            ready[key] = Candidates(self._parts(snapshot, *key), r_c=num_vectors)
+        return ready[key]
+
+    def _parts(self, snapshot: Snapshot, num_vectors: int, sketch: bool) -> list[Part]:
+        def stored(segment: Segment, plane: Plane) -> Stored:
+            if sketch:
+                return self.segments.sketch(segment, plane).stored
+            return self.segments.stored(segment, plane)
+
         planes = self.segments.planes(num_vectors)
         return [
-            Part(tuple(self.segments.stored(entry.segment, plane) for plane in planes), entry.rows)
+            Part(tuple(stored(entry.segment, plane) for plane in planes), entry.rows)
             for entry in snapshot.entries
             if len(entry)
         ]
@@ -184,7 +223,7 @@ class Store:
             segments = [entry.segment for entry in snapshot.entries]
             if len(segments) <= 1 and len(snapshot) == num_rows(segments):
                 return
-            number, sequences = catalog.next_segment(), snapshot.live_sequences()
+            number, sequences = catalog.next_segment(), snapshot.sequences
             if not len(sequences):
                 catalog.remove_segments()
                 return

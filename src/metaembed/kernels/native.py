@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from metaembed.errors import IndexMismatchError
-from metaembed.kernels.parts import Best, Part, num_items
+from metaembed.kernels.parts import Best, Part, num_items, overflow
 from metaembed.storage import STORAGE_TYPES
 
 LIBRARY = Path(__file__).parent / "_native.so"
@@ -165,6 +164,6 @@ def search(
         if status == OUT_OF_MEMORY:
             raise MemoryError
         if status == NOT_FINITE:
-            raise IndexMismatchError("The scores are not finite. Normalise the vectors.")
+            raise overflow()
         assert status == OK
     return Best(scores, positions)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from metaembed.errors import IndexMismatchError
 from metaembed.storage import Stored
 
 
@@ -29,3 +30,11 @@ class Best(NamedTuple):
 
 def num_items(parts: Iterable[Part]) -> int:
     return sum(len(part.planes[0].codes) if part.rows is None else len(part.rows) for part in parts)
+
+
+def overflow() -> IndexMismatchError:
+    """Scores are infinite or not numbers; finite vectors of a sensible length never do that."""
+    return IndexMismatchError(
+        "The scores overflow float32. Normalise the vectors; if they are normalised, the index is "
+        "damaged, and `metaembed index verify` says where."
+    )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from metaembed.errors import IndexMismatchError
-from metaembed.kernels.parts import Best, Part, num_items
+from metaembed.kernels.parts import Best, Part, num_items, overflow
 from metaembed.storage import Stored, decode, round_queries
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def search(
     start = 0
     for scores in _scores_by_block(rounded, parts, r_c):
         if not bool(scores.isfinite().all()):
-            raise IndexMismatchError("The scores are not finite. Normalise the vectors.")
+            raise overflow()
         if not k:
             every.append(scores)
             continue

@@ -14,6 +14,12 @@ inline vector load(const float* at) { return _mm512_loadu_ps(at); }
 inline void store(float* at, vector v) { _mm512_storeu_ps(at, v); }
 inline vector max_of(vector a, vector b) { return _mm512_max_ps(a, b); }
 inline float add_up(vector v) { return _mm512_reduce_add_ps(v); }
+inline vector pair_sums(vector a, vector b) {
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return _mm512_add_ps(_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b));
+}
 inline vector weighted(const float* maxima, const float* weights) {
     return _mm512_mul_ps(load(maxima), load(weights));
 }

@@ -25,6 +25,12 @@ inline float add_up(vector v) {
         for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
     return parts[0];
 }
+inline vector pair_sums(vector a, vector b) {
+    float in[2 * LANES], out[LANES];
+    store(in, a), store(in + LANES, b);
+    for (int i = 0; i < LANES; ++i) out[i] = in[2 * i] + in[2 * i + 1];
+    return load(out);
+}
 inline vector weighted(const float* maxima, const float* weights) {
     return load(maxima) * load(weights);
 }

@@ -49,7 +49,7 @@ struct Workspace {
     uint8_t* vectors;  // (chunk, used, stride): candidates unpacked; zeroed, since padding stays
     float* scales;     // (chunk, used)
     const float* ones;
-    float* sums;       // (groups, lanes)
+    float* sums;       // (groups + 1, lanes)
 };
 
 struct InstructionSet {

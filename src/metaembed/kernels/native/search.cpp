@@ -195,7 +195,7 @@ class Search {
         Buffer<float> maxima(size_t(plan_.groups) * chunk * set_.lanes);
         Buffer<uint8_t> vectors(chunk * max_used_ * plan_.stride);
         Buffer<float> scales(chunk * max_used_), ones(chunk * max_used_);
-        Buffer<float> sums(size_t(plan_.groups) * set_.lanes), out(chunk * Q);
+        Buffer<float> sums(size_t(plan_.groups + 1) * set_.lanes), out(chunk * Q);
         std::fill_n(ones.get(), chunk * max_used_, 1.0f);
         const Workspace space{maxima.get(), vectors.get(), scales.get(), ones.get(), sums.get()};
         bool is_finite = true;

@@ -4,6 +4,8 @@
 //
 //   vector load(const float*)              void store(float*, vector)
 //   vector max_of(vector, vector)          float add_up(vector)
+//   vector pair_sums(vector a, vector b)   a0 + a1, a2 + a3, …, b0 + b1, …
+//   vector weighted(maxima, weights)       the product of what they point to
 //   struct Float32, Bfloat16, Int8 with    Accumulator zero(), start(offsets)
 //     Operand broadcast<SPLIT>(const uint8_t*)     SPLIT units, repeated
 //     Operand query(const uint32_t*)
@@ -280,11 +282,14 @@ Block prepare(const Plan& plan, const Plane& plane, const int64_t* rows, int64_t
             const uint8_t* soon = plane.codes + rows[item + 2] * plane.width * code;
             for (ptrdiff_t b = 0; b < used * code && b < 1024; b += 64) __builtin_prefetch(soon + b);
         }
-        for (int v = 0; v < used; ++v, out += plan.stride, codes += code)
+        for (int v = 0; v < used; ++v, out += plan.stride, codes += code) {
+            if (!rows)
+                for (ptrdiff_t b = 0; b < code; b += 64) __builtin_prefetch(codes + AHEAD + b);
             if (direct)
                 std::memcpy(out, codes, size_t(code));
             else
                 unpack(codes, plane.kind, plan.form, plan.queries.dim, out);
+        }
         if (plane.scales)
             std::memcpy(work.scales + ptrdiff_t(item) * used, plane.scales + row * plane.width,
                         sizeof(float) * size_t(used));
@@ -313,7 +318,8 @@ void sum_up(const Plan& plan, const float* maxima, float* sums, float* out) {
     // Lanes that repeat another have weight 0. Neighbours are added while they pair off.
     int left = queries.r_q * plan.split, total = queries.count * left;
     for (; left % 2 == 0; left /= 2, total /= 2)
-        for (int i = 0; i < total / 2; ++i) sums[i] = sums[2 * i] + sums[2 * i + 1];
+        for (int i = 0; i < total / 2; i += LANES)
+            store(sums + i, pair_sums(load(sums + 2 * i), load(sums + 2 * i + LANES)));
     for (int q = 0; q < queries.count; ++q) {
         float sum = sums[q * left];
         for (int v = 1; v < left; ++v) sum += sums[q * left + v];
