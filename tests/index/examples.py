@@ -16,6 +16,9 @@ from tests import oracles
 
 GROUPS = ["1x1", "2x4"]
 
+FORMAT_2 = Path(__file__).parent / "data" / "format-2"
+"""int8 with a sketch in int4: 4 items, one deleted and compacted away, one replaced after that."""
+
 FORMAT_1 = Path(__file__).parent / "data" / "format-1"
 """Written by the first release that had an index: 4 items, then one replaced and one deleted."""
 

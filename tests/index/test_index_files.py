@@ -19,6 +19,7 @@ from metaembed.index import Index, catalog, npy, planes, segments
 from metaembed.index.disk import write_lock
 from tests.index.examples import (
     FORMAT_1,
+    FORMAT_2,
     GROUPS,
     command,
     grid,
@@ -74,6 +75,32 @@ def test_format_version_1_opens_for_ever(tmp_path):
         index.add(["new"], grid(1, 4, 4))
         index.compact()
         assert index.ids() == ["b", "c", "a", "new"]
+
+
+def test_format_version_2_opens_for_ever(tmp_path):
+    shutil.copytree(FORMAT_2, tmp_path / "idx")
+    with Index.open(tmp_path / "idx", fingerprint="ab12") as index:
+        assert (index.model, index.dim, index.dtype, index.sketch) == ("tiny", 3, "int8", "int4")
+        assert index.verify() == []
+        assert index.stats()[:3] == (3, 1, 2)
+        queries = np.array([[[127, 0, 0], [0, 0, 127]]], np.float32)
+        # All vectors have a 127 in them, so that they are stored exactly.
+        # c: 127 * 127 twice; a: 127 * 127, and 0 with (127, 1, 0); d: 0, and 127 with (0, 127, 1).
+        assert [[tuple(hit) for hit in some] for some in index.search(queries)] == [
+            [
+                ("c", 32258.0, {"source": "web/c.html", "tag": None}),
+                ("a", 16129.0, {"source": "docs/a.pdf", "page": 3}),
+                ("d", 127.0, {"source": "docs/d.pdf", "page": 4}),
+            ]
+        ]
+        first = [[("a", 16129.0), ("c", 8128.0), ("d", 0.0)]]
+        assert pairs(index.search(queries, "1x1")) == first
+        assert pairs(index.search(queries, filter={"page": {"gt": 3}})) == [[("d", 127.0)]]
+        assert index.embeddings(["c"])[0].tolist() == [[64, 0, 127], *[[127, 0, 0]] * 3]
+        index.add(["new"], grid(1, 4, 3))
+        index.compact()
+        assert index.ids() == ["c", "d", "a", "new"]
+        assert index.verify() == []
 
 
 def test_the_files_are_what_the_format_says(path):

@@ -1,43 +1,57 @@
 """Cascades: cheap scores of all items, dearer ones of the best of them, the full score of few.
 
 Written `16x4:1000,16x16:100`: score 16 query vectors against 4 of every item and keep 1,000, score
-those with 16 and keep 100; what is left gets the score of the search's own budget. `~16x64:500`
-reads the index's sketch instead of its planes.
+those with 16 and keep 100; what is left gets the score of the search's own budget. `sum16x4:1000`
+adds the 16 query vectors up first and scores their sum, for the price of one; `~16x64:500` reads
+the index's sketch instead of its planes.
 
 What a cascade returns has exact scores; it can miss an item that an early stage ranked too low.
+
+The sum of a query's vectors is a good first look because maxsim is never less than what one
+candidate vector gives to all of them: sum_i max_j q_i.c_j >= max_j (sum_i q_i).c_j.
 """
 
 import itertools
 import re
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from metaembed.budget import Budget
 from metaembed.errors import BudgetError
 
-FORM = "A cascade is written like 16x4:1000 or ~16x64:500, stages divided by commas"
+FORM = "A cascade is written like sum16x1:2000,16x4:500, stages divided by commas"
 
 
 class Stage(NamedTuple):
-    """Score at `budget` and keep the best `keep`; of the sketch, if `sketch`.
+    """Score at `budget` and keep the best `keep`; see above for the rest.
 
-    >>> Stage.parse("16x4:1000")
-    Stage(budget=Budget(query=16, candidate=4), keep=1000, sketch=False)
+    >>> Stage.parse("sum16x4:1000")
+    Stage(budget=Budget(query=16, candidate=4), keep=1000, is_summed=True, is_sketch=False)
     """
 
     budget: Budget
     keep: int
-    sketch: bool = False
+    is_summed: bool = False
+    is_sketch: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Stage":
         """Raises `BudgetError`."""
-        match = re.fullmatch(r"(~?)(\d+x\d+):([1-9]\d{0,8})", text.strip(), flags=re.ASCII)
+        form = r"(~?)(sum)?(\d+x\d+):([1-9]\d{0,8})"
+        match = re.fullmatch(form, text.strip(), flags=re.ASCII)
         if match is None:
             raise BudgetError(f"{FORM}; {text!r} is not.")
-        return cls(Budget.parse(match[2]), int(match[3]), bool(match[1]))
+        return cls(Budget.parse(match[3]), int(match[4]), bool(match[2]), bool(match[1]))
+
+    def vectors(self, queries: Float[np.ndarray, "Q r dim"]) -> Float[np.ndarray, "Q r_q dim"]:
+        """What this stage scores of the queries."""
+        spent = queries[:, : self.budget.query]
+        return spent.sum(axis=1, keepdims=True) if self.is_summed else spent
 
     def __str__(self) -> str:
-        return f"{'~' * self.sketch}{self.budget}:{self.keep}"
+        return f"{'~' * self.is_sketch}{'sum' * self.is_summed}{self.budget}:{self.keep}"
 
 
 class Cascade(NamedTuple):
@@ -67,7 +81,7 @@ class Cascade(NamedTuple):
         """Raise `BudgetError` for a stage that needs what the index does not have."""
         for stage in self.stages:
             stage.budget.require_fits(limit, of=of)
-            if stage.sketch and not has_sketch:
+            if stage.is_sketch and not has_sketch:
                 raise BudgetError(
                     f"Stage {stage} reads a sketch and {of} has none. Leave out '~', or copy the "
                     "index with a sketch."

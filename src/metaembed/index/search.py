@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from metaembed.budget import Budget
-from metaembed.index.cascade import Cascade
+from metaembed.index.cascade import Cascade, Stage
 from metaembed.index.snapshot import Snapshot
 from metaembed.index.store import Store
-from metaembed.kernels import Best
+from metaembed.kernels import Best, Candidates
 
 
 class Request(NamedTuple):
@@ -44,8 +44,7 @@ def _survivors(
     """What the first stage keeps of each query: ascending positions."""
     assert request.cascade is not None
     first = request.cascade.stages[0]
-    candidates = store.candidates(snapshot, first.budget.candidate, sketch=first.sketch)
-    best = candidates.top_k(request.queries[:, : first.budget.query], first.keep)
+    best = _candidates(store, snapshot, first).top_k(first.vectors(request.queries), first.keep)
     return list(np.sort(best.positions, axis=1))
 
 
@@ -60,11 +59,13 @@ def _rescored(
     assert request.cascade is not None
     vectors = request.queries[query : query + 1]
     for stage in request.cascade.stages[1:]:
-        few = store.candidates(
-            snapshot.at(positions), stage.budget.candidate, sketch=stage.sketch
-        ).top_k(vectors[:, : stage.budget.query], stage.keep)
-        positions = positions[np.sort(few.positions[0])]
-    few = store.candidates(snapshot.at(positions), request.budget.candidate).top_k(
-        vectors[:, : request.budget.query], request.k
-    )
-    return Best(few.scores[0], positions[few.positions[0]])
+        some = _candidates(store, snapshot, stage).at(positions)
+        best = some.top_k(stage.vectors(vectors), stage.keep)
+        positions = positions[np.sort(best.positions[0])]
+    some = store.candidates(snapshot, request.budget.candidate).at(positions)
+    best = some.top_k(vectors[:, : request.budget.query], request.k)
+    return Best(best.scores[0], positions[best.positions[0]])
+
+
+def _candidates(store: Store, snapshot: Snapshot, stage: Stage) -> Candidates:
+    return store.candidates(snapshot, stage.budget.candidate, sketch=stage.is_sketch)

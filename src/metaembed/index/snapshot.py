@@ -133,16 +133,6 @@ class Snapshot:
             start = stop
         return replace(self, entries=tuple(chosen))
 
-    def at(self, positions: Int[np.ndarray, " m"]) -> "Snapshot":
-        """Mean those of the items at these ascending positions."""
-        chosen, start = [], 0
-        for entry in self.entries:
-            stop = start + len(entry)
-            low, high = np.searchsorted(positions, (start, stop)).tolist()
-            chosen.append(entry.at(positions[low:high] - start))
-            start = stop
-        return replace(self, entries=tuple(chosen))
-
     def _located(
         self, sequences: Int[np.ndarray, " n"]
     ) -> Iterator[tuple[Entry, tuple[slice, Int[np.ndarray, " m"]]]]:

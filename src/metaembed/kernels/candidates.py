@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from metaembed.errors import MetaEmbedError
 from metaembed.kernels import native, plain
-from metaembed.kernels.parts import Best, Part, num_items
+from metaembed.kernels.parts import Best, Part, num_items, select
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,14 @@ class Candidates:
 
     def __len__(self) -> int:
         return self._num_items
+
+    def at(self, positions: Int[np.ndarray, " n"]) -> "Candidates":
+        """The items at these ascending positions."""
+        few = object.__new__(Candidates)
+        few.r_c, few._num_items = self.r_c, len(positions)
+        few._native = None if self._native is None else self._native.at(positions)
+        few._parts = self._parts if self._native else select(self._parts, positions)
+        return few
 
     def top_k(self, queries: Float[np.ndarray, "Q r_q dim"], k: int) -> Best:
         """The best `k` items of each query, or all of them when there are fewer."""

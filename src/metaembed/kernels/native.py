@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from metaembed.kernels.parts import Best, Part, num_items, overflow
+from metaembed.kernels.parts import Best, Part, num_items, overflow, select
 from metaembed.storage import STORAGE_TYPES
 
 LIBRARY = Path(__file__).parent / "_native.so"
@@ -91,19 +91,24 @@ class NativeParts:
     """Parts as the library takes them, at one `r_c`. Keeps the arrays that it points to alive."""
 
     def __init__(self, parts: Sequence[Part], *, r_c: int):
-        self._parts = parts = [part for part in parts if num_items([part])]
+        self._take(parts, [self._planes(part, r_c) for part in parts])
+
+    def at(self, positions: Int[np.ndarray, " n"]) -> "NativeParts":
+        """Of the items at these ascending positions."""
+        few = object.__new__(NativeParts)
+        few._take(select(self._parts, positions), self._structures)
+        return few
+
+    def _take(self, parts: Sequence[Part], structures: "Sequence[ctypes.Array[_Plane]]") -> None:
+        self._parts, self._structures = parts, structures
         self.num_items = num_items(parts)
-        self.num_planes = 0
-        self._kept: list[object] = []
-        listed = []
-        for part in parts:
-            planes = self._planes(part, r_c)
-            rows = part.rows
-            if rows is not None:
-                rows = np.ascontiguousarray(rows, dtype=np.int64)
-            self._kept += [planes, rows]
-            address = None if rows is None else rows.ctypes.data
-            listed.append(_Part(planes, address, num_items([part])))
+        self.num_planes = len(structures[0]) if structures else 0
+        self._rows, listed = [], []
+        for part, planes in zip(parts, structures, strict=True):
+            rows = None if part.rows is None else np.ascontiguousarray(part.rows, dtype=np.int64)
+            self._rows.append(rows)
+            if size := num_items([part]):
+                listed.append(_Part(planes, None if rows is None else rows.ctypes.data, size))
         self.pointers = (_Part * len(listed))(*listed)
 
     def _planes(self, part: Part, r_c: int) -> "ctypes.Array[_Plane]":
@@ -125,7 +130,6 @@ class NativeParts:
                 )
             )
             left -= width
-        self.num_planes = len(planes)
         return (_Plane * len(planes))(*planes)
 
 

@@ -1,6 +1,6 @@
 """What every kernel takes and gives: candidates as they are stored, and the best of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,18 @@ class Best(NamedTuple):
 
 def num_items(parts: Iterable[Part]) -> int:
     return sum(len(part.planes[0].codes) if part.rows is None else len(part.rows) for part in parts)
+
+
+def select(parts: Sequence[Part], positions: Int[np.ndarray, " n"]) -> list[Part]:
+    """The items at these ascending positions."""
+    chosen, first = [], 0
+    for part in parts:
+        size = num_items([part])
+        low, high = np.searchsorted(positions, (first, first + size)).tolist()
+        rows = positions[low:high] - first
+        chosen.append(part._replace(rows=rows if part.rows is None else part.rows[rows]))
+        first += size
+    return chosen
 
 
 def overflow() -> IndexMismatchError:

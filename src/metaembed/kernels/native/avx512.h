@@ -1,6 +1,7 @@
 // AVX-512. Compiled three times: with bfloat16 and byte dot products, with the latter, with neither.
 #define LANES 16
 #define MAX_TILE 16
+#define HAS_SUM_EACH 1
 #include <immintrin.h>
 
 #include "plan.h"
@@ -45,6 +46,39 @@ inline __m512 sum_splits(__m512 v) {
     return v;
 }
 
+// Lane c of the result is the sum of all lanes of sums[c].
+inline __m512 sum_each(const __m512 (&sums)[16]) {
+    __m512 pairs[8], quads[4];
+    for (int i = 0; i < 8; ++i)
+        pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(sums[2 * i], sums[2 * i + 1]),
+                                 _mm512_unpackhi_ps(sums[2 * i], sums[2 * i + 1]));
+    for (int i = 0; i < 4; ++i) {
+        const __m512d a = _mm512_castps_pd(pairs[2 * i]), b = _mm512_castps_pd(pairs[2 * i + 1]);
+        quads[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                                 _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    const auto halves = [](__m512 a, __m512 b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+    };
+    return halves(halves(quads[0], quads[1]), halves(quads[2], quads[3]));
+}
+
+inline __m512 sum_each(const __m512i (&sums)[16]) {
+    __m512i pairs[8], quads[4];
+    for (int i = 0; i < 8; ++i)
+        pairs[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2 * i], sums[2 * i + 1]),
+                                    _mm512_unpackhi_epi32(sums[2 * i], sums[2 * i + 1]));
+    for (int i = 0; i < 4; ++i)
+        quads[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(pairs[2 * i], pairs[2 * i + 1]),
+                                    _mm512_unpackhi_epi64(pairs[2 * i], pairs[2 * i + 1]));
+    const auto halves = [](__m512i a, __m512i b) {
+        return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88),
+                                _mm512_shuffle_i32x4(a, b, 0xDD));
+    };
+    return _mm512_cvtepi32_ps(
+        halves(halves(quads[0], quads[1]), halves(quads[2], quads[3])));
+}
+
 struct Float32 {
     using Accumulator = __m512;
     using Operand = __m512;
@@ -62,6 +96,7 @@ struct Float32 {
     static vector scaled(vector dots, const float* scale) {
         return _mm512_mul_ps(dots, _mm512_set1_ps(*scale));
     }
+    static constexpr bool HAS_SCALES = true;
 };
 
 #if HAS_BF16
@@ -78,6 +113,7 @@ struct Bfloat16 {
     template <int SPLIT>
     static vector finish(Accumulator sum) { return sum_splits<SPLIT>(sum); }
     static vector scaled(vector dots, const float*) { return dots; }
+    static constexpr bool HAS_SCALES = false;
 };
 #endif
 
@@ -103,6 +139,7 @@ struct Int8 {
     static vector scaled(vector dots, const float* scale) {
         return _mm512_mul_ps(dots, _mm512_set1_ps(*scale));
     }
+    static constexpr bool HAS_SCALES = true;
 };
 #endif
 

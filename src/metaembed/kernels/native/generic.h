@@ -2,6 +2,7 @@
 #define MAX_TILE 4
 #define HAS_BF16 0
 #define HAS_INT8 0
+#define HAS_SUM_EACH 0
 #include <cstring>
 
 #include "plan.h"

@@ -83,27 +83,28 @@ struct Entry {
     }
 };
 
+// Entries come in ascending position, so that one with the score of the worst kept cannot enter.
 class Top {
   public:
     explicit Top(size_t k) : k_(k) {}
     // Returns the score that another has to exceed.
     float offer(float score, int64_t position) {
-        const Entry entry{score, position};
-        if (heap_.size() == k_) {
-            if (!(entry < heap_.front())) return heap_.front().score;
-            std::pop_heap(heap_.begin(), heap_.end());
-            heap_.back() = entry;
-        } else {
-            heap_.push_back(entry);
-        }
-        std::push_heap(heap_.begin(), heap_.end());
-        return heap_.size() == k_ ? heap_.front().score : -std::numeric_limits<float>::infinity();
+        entries_.push_back({score, position});
+        // Keeping more than k for a while costs less than a heap.
+        if (entries_.size() >= 2 * k_ + 32) shrink();
+        return threshold_;
     }
-    const std::vector<Entry>& entries() const { return heap_; }
+    const std::vector<Entry>& entries() const { return entries_; }
 
   private:
+    void shrink() {
+        std::nth_element(entries_.begin(), entries_.begin() + (k_ - 1), entries_.end());
+        entries_.resize(k_);
+        threshold_ = entries_.back().score;
+    }
     size_t k_;
-    std::vector<Entry> heap_;  // the worst is in front
+    std::vector<Entry> entries_;
+    float threshold_ = -std::numeric_limits<float>::infinity();
 };
 
 struct Tops {
@@ -284,8 +285,9 @@ class Search {
                 const auto& some = of_thread.of_query[q].entries();
                 all.insert(all.end(), some.begin(), some.end());
             }
-            const auto best = all.begin() + std::min<int64_t>(k_, int64_t(all.size()));
-            std::partial_sort(all.begin(), best, all.end());
+            const auto best = all.begin() + k_;
+            if (best != all.end()) std::nth_element(all.begin(), best, all.end());
+            std::sort(all.begin(), best);
             for (int64_t i = 0; i < k_; ++i) {
                 scores[q * k_ + i] = all[size_t(i)].score;
                 positions[q * k_ + i] = all[size_t(i)].position;

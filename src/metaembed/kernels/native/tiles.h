@@ -164,6 +164,97 @@ struct Scan {
     }
 };
 
+#if HAS_SUM_EACH
+// A single query vector fills a register by itself, and the sums of as many candidate vectors as a
+// register has lanes are taken at once: lanes then are candidates, and maxima one float an item.
+template <class F>
+struct SingleScan {
+    const Block& block;
+    const uint32_t* panel;
+    const int32_t* offsets;
+    int steps;
+    float* maxima;  // (items)
+
+    // The dot products of `count` vectors, one a lane; what is beyond repeats the last.
+    template <bool FULL>
+    inline __attribute__((always_inline)) vector dots(const uint8_t* vectors, const float* scales,
+                                                      int count) const {
+        typename F::Accumulator sums[LANES];
+        const uint8_t* at[LANES];
+#pragma GCC unroll 16
+        for (int c = 0; c < LANES; ++c) {
+            sums[c] = F::start(offsets);
+            at[c] = vectors + (FULL || c < count ? c : count - 1) * block.stride;
+        }
+        // Whole cache lines one after another: the processor's own fetching sees through that.
+        for (int step = 0; step < steps; ++step) {
+            const typename F::Operand query = F::query(panel + step * LANES);
+#pragma GCC unroll 16
+            for (int c = 0; c < LANES; ++c)
+                F::mac(sums[c], query, F::template broadcast<LANES>(at[c] + step * LANES * 4));
+        }
+        vector all = sum_each(sums);
+        if constexpr (F::HAS_SCALES) {
+            float few[LANES];
+            if (!FULL) {
+                for (int c = 0; c < LANES; ++c) few[c] = scales[c < count ? c : count - 1];
+                scales = few;
+            }
+            all = all * load(scales);
+        }
+        return all;
+    }
+
+    void run() const {
+        const bool is_one_row = block.item_stride == block.used * block.stride &&
+                                block.scale_stride == block.used;
+        if (is_one_row && block.used < LANES)
+            flat();
+        else
+            by_item();
+    }
+
+    void flat() const {
+        const int total = block.count * block.used;
+        float some[LANES];
+        for (int at = 0, item = 0, of_item = 0; at < total; at += LANES) {
+            const uint8_t* vectors = block.vectors + at * block.stride;
+            const int count = total - at < LANES ? total - at : LANES;
+            store(some, count == LANES ? dots<true>(vectors, block.scales + at, count)
+                                       : dots<false>(vectors, block.scales + at, count));
+            if (block.used == 1) {
+                for (int c = 0; c < count; ++c)
+                    maxima[at + c] = maxima[at + c] > some[c] ? maxima[at + c] : some[c];
+                continue;
+            }
+            for (int c = 0; c < count; ++c) {
+                if (some[c] > maxima[item]) maxima[item] = some[c];
+                if (++of_item == block.used) of_item = 0, ++item;
+            }
+        }
+    }
+
+    void by_item() const {
+        float some[LANES];
+        for (int item = 0; item < block.count; ++item) {
+            const uint8_t* vectors = block.vectors + item * block.item_stride;
+            const float* scales = block.scales + ptrdiff_t(item) * block.scale_stride;
+            vector best = vector{} + maxima[item];
+            int at = 0;
+            for (; at + LANES <= block.used; at += LANES)
+                best = max_of(best, dots<true>(vectors + at * block.stride, scales + at, LANES));
+            if (at < block.used)
+                best = max_of(best, dots<false>(vectors + at * block.stride, scales + at,
+                                                block.used - at));
+            store(some, best);
+            float most = some[0];
+            for (int c = 1; c < LANES; ++c) most = some[c] > most ? some[c] : most;
+            maxima[item] = most;
+        }
+    }
+};
+#endif
+
 template <class F, int SPLIT, int GROUPS>
 void scan(const Plan& plan, const Block& block, int group, float* maxima) {
     const ptrdiff_t group_stride = ptrdiff_t(plan.chunk) * LANES;
@@ -179,7 +270,12 @@ void scan(const Plan& plan, const Block& block, int group, float* maxima) {
 template <class F>
 void scan_all(const Plan& plan, const Block& block, float* maxima) {
     switch (plan.split) {
+#if HAS_SUM_EACH
+        case LANES:
+            return SingleScan<F>{block, plan.panel, plan.offsets, plan.steps, maxima}.run();
+#else
         case LANES: return scan<F, LANES, 1>(plan, block, 0, maxima);
+#endif
         case LANES / 2: return scan<F, LANES / 2, 1>(plan, block, 0, maxima);
 #if LANES >= 8
         case LANES / 4:
@@ -302,10 +398,6 @@ Block prepare(const Plan& plan, const Plane& plane, const int64_t* rows, int64_t
 void sum_up(const Plan& plan, const float* maxima, float* sums, float* out) {
     const Queries& queries = plan.queries;
     const ptrdiff_t group_stride = ptrdiff_t(plan.chunk) * LANES;
-    if (queries.num_vectors() == 1) {
-        *out = maxima[0] * plan.weights[0];
-        return;
-    }
     if (queries.count == 1) {
         vector total = weighted(maxima, plan.weights);
         for (int g = 1; g < plan.groups; ++g)
@@ -345,9 +437,15 @@ bool score(const Plan& plan, const Plane* planes, int num_planes, const int64_t*
             default: scan_all<Float32>(plan, block, work.maxima);
         }
     }
-    for (int item = 0; item < count; ++item)
-        sum_up(plan, work.maxima + ptrdiff_t(item) * LANES, work.sums,
-               out + ptrdiff_t(item) * plan.queries.count);
+    if (plan.queries.num_vectors() == 1) {
+        const int lanes = HAS_SUM_EACH ? 1 : LANES;  // an item has
+        for (int item = 0; item < count; ++item)
+            out[item] = work.maxima[ptrdiff_t(item) * lanes] * plan.weights[0];
+    } else {
+        for (int item = 0; item < count; ++item)
+            sum_up(plan, work.maxima + ptrdiff_t(item) * LANES, work.sums,
+                   out + ptrdiff_t(item) * plan.queries.count);
+    }
     int is_finite = 1;
     for (ptrdiff_t i = 0; i < ptrdiff_t(count) * plan.queries.count; ++i)
         is_finite &= __builtin_fabsf(out[i]) <= __FLT_MAX__;
