@@ -2,6 +2,9 @@
 
 import ctypes
 import mmap
+import os
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from metaembed.errors import IndexMismatchError
 from metaembed.kernels import Candidates, Part, native, plain
+from metaembed.kernels import candidates as candidates_module
 from metaembed.kernels.native import NativeParts
 from metaembed.scoring import maxsim
 from metaembed.storage import STORAGE_TYPES, decode, encode, round_queries
@@ -242,3 +246,51 @@ def test_several_python_threads_may_search_at_once():
     for thread in threads:
         thread.join()
     assert all(answers == [right] * 20 for answers, right in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("kernel", [*INSTRUCTION_SETS[-1:], "torch"])
+def test_some_of_the_candidates_score_as_among_all(kernel, monkeypatch):
+    monkeypatch.setattr(candidates_module, "kernel_name", lambda: kernel)
+    rng = np.random.default_rng(7)
+    planes = stored(rng.standard_normal((40, 3, 16)), [0, 1, 3], "int8")
+    whole = Candidates([Part(planes, None), Part(planes, np.arange(1, 40, 2))], r_c=3)
+    queries = rng.standard_normal((2, 2, 16)).astype(np.float32)
+    scores = whole.scores(queries)
+    for positions in (np.array([0, 39, 40, 59]), np.arange(0, 60, 3), np.empty(0, np.int64)):
+        few = whole.at(positions)
+        assert len(few) == len(positions)
+        np.testing.assert_allclose(few.scores(queries), scores[:, positions], rtol=1e-5)
+        again = few.at(np.arange(0, len(few), 2))
+        np.testing.assert_allclose(again.scores(queries), scores[:, positions[::2]], rtol=1e-5)
+
+
+def run(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+NAME = "from metaembed.kernels import kernel_name; print(kernel_name(), kernel_name())"
+
+
+def test_the_environment_chooses_the_kernel():
+    for name in KERNELS:
+        assert run(NAME, METAEMBED_KERNEL=name) == (f"{name} {name}\n", "")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(NAME, METAEMBED_KERNEL="abacus")
+    message = caught.value.stderr.splitlines()[-1]
+    assert message.endswith(
+        f"METAEMBED_KERNEL is 'abacus'; here it can be one of {', '.join(KERNELS)}."
+    )
+
+
+def test_without_the_native_kernel_one_notice_is_given_and_torch_searches():
+    hidden = "from metaembed.kernels import native; native.LIBRARY = native.LIBRARY / 'missing'; "
+    out, err = run("import logging; logging.basicConfig(); " + hidden + NAME)
+    assert out == "torch torch\n"
+    assert err.count("Install a C++ compiler") == 1

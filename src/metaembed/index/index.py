@@ -1,18 +1,19 @@
 """The front of the index: what a caller does with a folder of vectors."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from metaembed.budget import Budget
 from metaembed.errors import BudgetError, IndexFormatError, IndexMismatchError
-from metaembed.index import copying
+from metaembed.index import certified, copying
 from metaembed.index.arrays import VectorsLike, as_vectors
 from metaembed.index.batches import RawBatch, extend, new_batch
 from metaembed.index.cascade import Cascade
+from metaembed.index.certified import Proof
 from metaembed.index.copying import SketchChoice
 from metaembed.index.disk import folder_size
 from metaembed.index.filters import parse_filter
@@ -35,6 +36,8 @@ from metaembed.kernels import Best
 
 OPTIMISTIC_SEARCHES = 4
 """Attempts of a search that let other processes commit meanwhile, before one that holds them."""
+
+Found = TypeVar("Found")
 
 
 class Hit(NamedTuple):
@@ -318,26 +321,45 @@ class Index:
         cascade = None if cascade is None else self._cascade(cascade)
         stages = cascade.stages if cascade else ()
         queries = self._queries(vectors, [spent, *(stage.budget for stage in stages)])
-        if not isinstance(k, int) or k < 1:
-            raise IndexMismatchError(f"k is {k!r}; ask for at least 1 hit.")
+        self._require_k(k)
         if stages and stages[-1].keep < k:
             raise BudgetError(
                 f"The last stage of the cascade keeps {stages[-1].keep} items and {k} hits "
                 "are asked for. Keep more."
             )
         request = Request(queries, spent, k, cascade)
-        tree = None if filter is None else parse_filter(filter)
-        for _ in range(OPTIMISTIC_SEARCHES):
-            snapshot = self._store.snapshot(tree)
-            try:
-                return self._hits(search(self._store, snapshot, request), snapshot)
-            except IndexFormatError:
-                # A segment or a hit is gone. That is fine if somebody has just removed it.
-                if not self._store.is_outdated(snapshot):
-                    raise
-        with self._store.reading():
-            snapshot = self._store.snapshot(tree)
+
+        def found(snapshot: Snapshot) -> list[list[Hit]]:
             return self._hits(search(self._store, snapshot, request), snapshot)
+
+        return self._consistently(filter, found)
+
+    def search_certified(
+        self,
+        vectors: VectorsLike,
+        budget: Budget | str | None = None,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+    ) -> list[tuple[list[Hit], Proof]]:
+        """The hits of `search` for each query alone, found by way of the sketch; and what it took.
+
+        The sketch is read in full, and of the planes only what its error bounds leave possible
+        (see `metaembed.index.certified`). Needs a sketch in int8 or int4.
+        """
+        spent = self._budget(budget)
+        queries = self._queries(vectors, [spent])
+        self._require_k(k)
+        if self._manifest.sketch not in ("int8", "int4"):
+            raise IndexMismatchError(
+                f"A certified search needs a sketch in int8 or int4, and index {self.path.name!r} "
+                f"has {self._manifest.sketch or 'none'}. Copy the index with one, or search it."
+            )
+
+        def found(snapshot: Snapshot) -> list[tuple[list[Hit], Proof]]:
+            results = certified.search(self._store, snapshot, queries, budget=spent, k=k)
+            return [(self._hits(_row(best), snapshot)[0], proof) for best, proof in results]
+
+        return self._consistently(filter, found)
 
     def choose_cascade(
         self,
@@ -356,8 +378,7 @@ class Index:
         spent = self._budget(budget)
         if not 0 < recall < 1:
             raise IndexMismatchError(f"recall is {recall!r}; it lies between 0 and 1.")
-        if not isinstance(k, int) or k < 1:
-            raise IndexMismatchError(f"k is {k!r}; ask for at least 1 hit.")
+        self._require_k(k)
         with self._store.reading():
             snapshot = self._store.snapshot()
         if vectors is None:
@@ -400,6 +421,22 @@ class Index:
     ) -> None:
         batch = new_batch(self._store, ids, vectors, metadata)
         self._store.insert(batch.items, batch.blocks, replace=replace)
+
+    def _consistently(
+        self, filter: Mapping[str, Any] | None, found: Callable[[Snapshot], Found]
+    ) -> Found:
+        """Search one state of the index, and again when it has changed under the search."""
+        tree = None if filter is None else parse_filter(filter)
+        for _ in range(OPTIMISTIC_SEARCHES):
+            snapshot = self._store.snapshot(tree)
+            try:
+                return found(snapshot)
+            except IndexFormatError:
+                # A segment or a hit is gone. That is fine if somebody has just removed it.
+                if not self._store.is_outdated(snapshot):
+                    raise
+        with self._store.reading():
+            return found(self._store.snapshot(tree))
 
     def _hits(self, best: Best, snapshot: Snapshot) -> list[list[Hit]]:
         sequences = snapshot.sequences_at(best.positions)  # (Q, k)
@@ -444,6 +481,10 @@ class Index:
             )
         return queries[:, : budget.query].astype(np.float32, order="C")
 
+    def _require_k(self, k: int) -> None:
+        if not isinstance(k, int) or k < 1:
+            raise IndexMismatchError(f"k is {k!r}; ask for at least 1 hit.")
+
     def _stand_ins(self, snapshot: Snapshot, budget: Budget) -> Float[np.ndarray, "Q r_q dim"]:
         """The first vectors of some items, in place of queries."""
         order = np.random.default_rng(0).permutation(len(snapshot))[:MAX_SAMPLE]
@@ -460,3 +501,8 @@ class Index:
                 f"Index {self.path.name!r} has no item {unknown[0]!r} "
                 f"({len(unknown)} of these {len(wanted)} ids are unknown)."
             )
+
+
+def _row(best: Best) -> Best:
+    """One query's as that of several."""
+    return Best(best.scores[None], best.positions[None])

@@ -8,6 +8,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from jaxtyping import Float
 
 from metaembed.errors import IndexFormatError, IndexMismatchError
 from metaembed.index.catalog import Catalog, Item
@@ -47,6 +48,7 @@ class Store:
         """Of `_cached`; looked at within a transaction only, as that is."""
         self._ready: WeakKeyDictionary[Snapshot, dict[tuple[int, bool], Candidates]]
         self._ready = WeakKeyDictionary()
+        self._errors: tuple[tuple[Snapshot, int], np.ndarray] | None = None
         try:
             with self.catalog.reading():
                 self.catalog.num_items()
@@ -101,6 +103,7 @@ class Store:
         self._cached = None
         self._filtered.clear()
         self._ready.clear()
+        self._errors = None
 
     def reading(self) -> AbstractContextManager[None]:
         """See one state of the catalog throughout; nobody commits meanwhile."""
@@ -152,6 +155,22 @@ class Store:
         if key not in ready:
             ready[key] = Candidates(self._parts(snapshot, *key), r_c=num_vectors)
         return ready[key]
+
+    def sketch_errors(self, snapshot: Snapshot, num_vectors: int) -> Float[np.ndarray, "items 2"]:
+        """The largest miss of the sketch and its largest norm, of the items' first vectors.
+
+        Of whole planes, so that it may be more than it need be. Float64.
+        """
+        key = snapshot, num_vectors
+        if self._errors is None or self._errors[0] != key:
+            planes = self.segments.planes(num_vectors)
+            parts = [np.empty((0, 2))]
+            for entry in snapshot.entries:
+                errors = [self.segments.sketch(entry.segment, plane).errors for plane in planes]
+                largest = np.max([one for one in errors if one is not None], axis=0)
+                parts.append(largest if entry.rows is None else largest[entry.rows])
+            self._errors = key, np.concatenate(parts)
+        return self._errors[1]
 
     def _parts(self, snapshot: Snapshot, num_vectors: int, sketch: bool) -> list[Part]:
         def stored(segment: Segment, plane: Plane) -> Stored:

@@ -1,9 +1,11 @@
 """Candidates made ready for scoring at one `r_c`, and the choice of the kernel that does it."""
 
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,10 +25,8 @@ class Candidates:
     """
 
     def __init__(self, parts: Sequence[Part], *, r_c: int):
-        self.r_c = r_c
-        self._parts = parts
         self._num_items = num_items(parts)
-        self._native = native.NativeParts(parts, r_c=r_c) if kernel_name() != "torch" else None
+        self._kernel = _kernel(parts, r_c)
 
     def __len__(self) -> int:
         return self._num_items
@@ -34,37 +34,85 @@ class Candidates:
     def at(self, positions: Int[np.ndarray, " n"]) -> "Candidates":
         """The items at these ascending positions."""
         few = object.__new__(Candidates)
-        few.r_c, few._num_items = self.r_c, len(positions)
-        few._native = None if self._native is None else self._native.at(positions)
-        few._parts = self._parts if self._native else select(self._parts, positions)
+        few._num_items = len(positions)
+        few._kernel = self._kernel.at(positions)
         return few
 
     def top_k(self, queries: Float[np.ndarray, "Q r_q dim"], k: int) -> Best:
         """The best `k` items of each query, or all of them when there are fewer."""
-        return self._search(queries, max(1, k))
+        return self._kernel.search(queries, max(1, k))
 
     def scores(self, queries: Float[np.ndarray, "Q r_q dim"]) -> Float[np.ndarray, "Q n"]:
         """The scores of all items, in order."""
-        return self._search(queries, 0).scores
+        return self._kernel.search(queries, 0).scores
 
-    def _search(self, queries: Float[np.ndarray, "Q r_q dim"], k: int) -> Best:
-        if self._native is None:
-            return plain.search(queries, self._parts, r_c=self.r_c, k=k)
-        return native.search(queries, self._native, k=k, instruction_set=kernel_name())
+
+class _Kernel(Protocol):
+    """`search` gives the best `k` items; all scores, and no positions, when `k` is 0."""
+
+    def at(self, positions: Int[np.ndarray, " n"]) -> "_Kernel": ...
+
+    def search(self, queries: Float[np.ndarray, "Q r_q dim"], k: int) -> Best: ...
+
+
+class _Native:
+    def __init__(self, parts: native.NativeParts):
+        self._parts = parts
+
+    def at(self, positions: Int[np.ndarray, " n"]) -> "_Native":
+        return _Native(self._parts.at(positions))
+
+    def search(self, queries: Float[np.ndarray, "Q r_q dim"], k: int) -> Best:
+        return native.search(queries, self._parts, k=k, instruction_set=kernel_name())
+
+
+class _Plain:
+    def __init__(self, parts: Sequence[Part], r_c: int):
+        self._parts, self._r_c = parts, r_c
+
+    def at(self, positions: Int[np.ndarray, " n"]) -> "_Plain":
+        return type(self)(select(self._parts, positions), self._r_c)
+
+    def search(self, queries: Float[np.ndarray, "Q r_q dim"], k: int) -> Best:
+        return plain.search(queries, self._parts, r_c=self._r_c, k=k)
+
+
+class _Gpu(_Plain):
+    """Streams what it scores into the GPU's memory."""
+
+    def search(self, queries: Float[np.ndarray, "Q r_q dim"], k: int) -> Best:
+        from metaembed.kernels import gpu
+
+        if k:
+            return gpu.top_k(queries, self._parts, r_c=self._r_c, k=k)
+        scores = gpu.scores(queries, self._parts, r_c=self._r_c)
+        return Best(scores, np.empty((len(queries), 0), np.int64))
+
+
+def _kernel(parts: Sequence[Part], r_c: int) -> _Kernel:
+    match kernel_name():
+        case "torch":
+            return _Plain(parts, r_c)
+        case "gpu":
+            return _Gpu(parts, r_c)
+    return _Native(native.NativeParts(parts, r_c=r_c))
 
 
 @cache
 def kernel_name() -> str:
-    """The instruction set that searches use, or "torch".
+    """The instruction set that searches use, "gpu" or "torch".
 
-    `METAEMBED_KERNEL` may name another that this processor has.
+    The fastest that this processor has, unless `METAEMBED_KERNEL` names another.
     """
     library = native.library()
     available = [*(library.instruction_sets if library else ()), "torch"]
     asked = os.environ.get("METAEMBED_KERNEL")
+    if asked == "gpu" and _has_gpu():
+        return asked
     if asked is not None and asked not in available:
         raise MetaEmbedError(
-            f"METAEMBED_KERNEL is {asked!r}; here it can be one of {', '.join(available)}."
+            f"METAEMBED_KERNEL is {asked!r}; here it can be one of {', '.join(available)}"
+            f"{', gpu' * _has_gpu()}."
         )
     if library is None and asked is None:
         logger.warning(
@@ -72,3 +120,11 @@ def kernel_name() -> str:
             "several times faster. Install a C++ compiler, then metaembed again."
         )
     return asked or available[0]
+
+
+def _has_gpu() -> bool:
+    if importlib.util.find_spec("triton") is None:
+        return False
+    from metaembed.kernels import gpu
+
+    return gpu.available()
