@@ -8,7 +8,7 @@ NATIVE := hatch_build.py $(wildcard src/metaembed/kernels/native/*)
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help demo test check format lint types layers mini card native clean
+.PHONY: help demo test torture check format lint types layers mini card native clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,6 +18,9 @@ demo: $(VENV)/.demo ## index this Python's documentation and ask it questions
 
 test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/.dev ## kill writers, cut the power, damage files, hundreds of times each
+	$(BIN)/python -m pytest -m torture
 
 check: format lint types layers test ## the whole gate
 

@@ -109,6 +109,11 @@ class _Run:
         self.done = self.total = 0
 
     def bring_up_to_date(self, folder: Path) -> Report:
+        if parts := self.ledger.parts():
+            raise IndexMismatchError(
+                f"This index was merged from {', '.join(map(repr, parts))} and belongs to no "
+                "folder. Bring those up to date and merge them again."
+            )
         own = self.library.index.path.resolve()
         paths = {
             source_name(path.relative_to(folder)): path
@@ -225,6 +230,7 @@ class _Run:
         ends, self.ends = self.ends, []
         if units:
             vectors = encode_candidates(self.library.model, [unit.item for unit in units])
+            vectors = vectors[:, : self.library.index.num_vectors]  # a shrunk index has fewer
             ids = [unit.id for unit in units]
             self.library.index.upsert(ids, vectors, [unit.metadata for unit in units])
             self.ledger.record([(unit.id, unit.source, unit.digest) for unit in units])

@@ -1,7 +1,8 @@
 """The front door: a folder's documents, the model that reads them and the index that holds them."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -9,6 +10,8 @@ from metaembed.budget import Budget
 from metaembed.errors import IndexMismatchError, ItemError
 from metaembed.index import Hit as IndexHit
 from metaembed.index import Index
+from metaembed.index.cascade import Cascade
+from metaembed.index.manifest import IndexType, SketchType
 from metaembed.items import Item
 from metaembed.model import MetaEmbed
 from metaembed.models import load_model
@@ -36,6 +39,7 @@ class Results(NamedTuple):
     budget: Budget
     encode_ms: float
     score_ms: float
+    cascade: Cascade | None = None
 
 
 class Library:
@@ -50,14 +54,24 @@ class Library:
         self.model = model
 
     @classmethod
-    def create(cls, path: Path, *, model: MetaEmbed, model_name: str) -> Self:
-        """Make an empty index for a model at its largest budget."""
+    def create(
+        cls,
+        path: Path,
+        *,
+        model: MetaEmbed,
+        model_name: str,
+        dtype: IndexType = "float16",
+        sketch: SketchType | None = None,
+    ) -> Self:
+        """Make an empty index for a model at its largest budget; see `Index.create`."""
         index = Index.create(
             path,
             dim=model.get_embedding_dimension(),
             groups=model.groups,
             model=model_name,
             fingerprint=model.fingerprint,
+            dtype=dtype,
+            sketch=sketch,
         )
         return cls(index, model)
 
@@ -84,9 +98,10 @@ class Library:
         budget: Budget | str | None = None,
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
+        cascade: Cascade | str | None = None,
     ) -> Results:
         """Find the `k` pages that match an item best."""
-        (results,) = self.search_many([query], budget=budget, k=k, filter=filter)
+        (results,) = self.search_many([query], budget=budget, k=k, filter=filter, cascade=cascade)
         return results
 
     def search_many(
@@ -96,35 +111,43 @@ class Library:
         budget: Budget | str | None = None,
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
+        cascade: Cascade | str | None = None,
     ) -> Iterator[Results]:
-        """Answer queries in their order, encoded in batches."""
+        """Answer queries in their order, encoded in batches.
+
+        A `cascade` (see `metaembed.index.cascade`) spends `budget` on what its stages keep only;
+        they keep passages, of which a page may have several.
+        """
         budget = self.index.limit if budget is None else Budget.parse(budget)
         budget.require_fits(self.index.limit, of=f"index {self.index.path.name!r}")
+        cascade = None if cascade is None else self._cascade(cascade)
+        asked = [budget, *(stage.budget for stage in cascade.stages)] if cascade else [budget]
+        encoded = budget._replace(query=max(one.query for one in asked))
         for start in range(0, len(queries), QUERY_BATCH):
             batch = queries[start : start + QUERY_BATCH]
             started = time.perf_counter()
-            vectors = self.model.encode_query(batch, budget=budget, convert_to_tensor=True)
+            vectors = self.model.encode_query(batch, budget=encoded, convert_to_tensor=True)
             encode_ms = 1000 * (time.perf_counter() - started) / len(batch)
             for query, embedding in zip(batch, vectors, strict=True):
                 started = time.perf_counter()
-                found = self._page_hits(embedding.unsqueeze(0), budget, k, filter)
+                search = partial(
+                    self.index.search,
+                    embedding.unsqueeze(0),
+                    budget,
+                    filter=filter,
+                    cascade=cascade,
+                )
+                found = _page_hits(search, k, most=cascade.stages[-1].keep if cascade else None)
                 score_ms = 1000 * (time.perf_counter() - started)
                 hits = [_page_hit(hit, query.text or "") for hit in found]
-                yield Results(hits, budget, encode_ms, score_ms)
+                yield Results(hits, budget, encode_ms, score_ms, cascade)
 
-    def _page_hits(
-        self, vectors: Any, budget: Budget, k: int, filter: Mapping[str, Any] | None
-    ) -> list[IndexHit]:
-        """The best passage of each of the `k` best pages."""
-        asked = 2 * k
-        while True:
-            (passages,) = self.index.search(vectors, budget=budget, k=asked, filter=filter)
-            best: dict[str, IndexHit] = {}
-            for hit in passages:
-                best.setdefault(hit.metadata["group"], hit)
-            if len(best) >= k or len(passages) < asked:
-                return list(best.values())[:k]
-            asked *= 4
+    def _cascade(self, cascade: Cascade | str) -> Cascade:
+        """Read a cascade that the index can serve, before anything is encoded."""
+        parsed, index = Cascade.parse(cascade), self.index
+        has_sketch, of = index.sketch is not None, f"index {index.path.name!r}"
+        parsed.require_fits(index.limit, has_sketch=has_sketch, of=of)
+        return parsed
 
 
 def check_length(model: MetaEmbed, query: Item) -> None:
@@ -141,6 +164,23 @@ def fitting(model: MetaEmbed, text: str) -> str:
     """Cut a text to what the model reads of a query."""
     offsets, room = model[0].token_offsets(text), model[0].text_length
     return text if len(offsets) <= room else text[: offsets[room - 1][1]]
+
+
+def _page_hits(
+    search: Callable[..., list[list[IndexHit]]], k: int, *, most: int | None
+) -> list[IndexHit]:
+    """The best passage of each of the `k` best pages; a cascade leaves `most` passages."""
+    asked = 2 * k
+    while True:
+        if most is not None:
+            asked = max(k, min(asked, most))
+        (passages,) = search(k=asked)
+        best: dict[str, IndexHit] = {}
+        for hit in passages:
+            best.setdefault(hit.metadata["group"], hit)
+        if len(best) >= k or len(passages) < asked or asked == most:
+            return list(best.values())[:k]
+        asked *= 4
 
 
 def _page_hit(hit: IndexHit, query: str) -> PageHit:

@@ -2,7 +2,7 @@
 
 import typer
 
-from metaembed.cli import demo, evaluate, index, info, search, train
+from metaembed.cli import demo, evaluate, index, info, search, train, upkeep
 from metaembed.errors import MetaEmbedError
 
 app = typer.Typer(
@@ -11,7 +11,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-app.command("index")(index.index)
+app.command("index", cls=upkeep.IndexCommand)(index.index)
 app.command("search")(search.search)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)

@@ -4,22 +4,25 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from metaembed.cli.options import (
     JsonOption,
     ModelOption,
+    Sketch,
+    Storage,
     command,
     is_index,
     keep_freed_memory,
     quiet_libraries,
     require_folder,
 )
-from metaembed.errors import MetaEmbedError
+from metaembed.errors import IndexMismatchError, MetaEmbedError
 
 if TYPE_CHECKING:
+    from metaembed.index.manifest import IndexType, SketchType
     from metaembed.indexing import Report
     from metaembed.library import Library
 
@@ -32,13 +35,21 @@ def index(
         Path, typer.Option("--out", "-o", help="Folder of the index.", show_default=False)
     ],
     model: ModelOption = None,
+    dtype: Annotated[
+        Storage | None, typer.Option(help="How a new index stores vectors; default: float16.")
+    ] = None,
+    sketch: Annotated[
+        Sketch | None,
+        typer.Option(help="A smaller copy in a new index, for --cascade ~…; default: none."),
+    ] = None,
     thumbnails: Annotated[bool, typer.Option(help="Keep small pictures of pages.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Read FOLDER into an index, or bring an index up to date with it.
 
     Reads PDF, pictures (with OCR where tesseract is installed), text, Markdown, HTML,
-    reStructuredText and Python. Running it again encodes only what changed.
+    reStructuredText and Python. Running it again encodes only what changed. A folder that is
+    called like one of the commands is given as ./verify.
     """
     require_folder(folder)
     quiet_libraries()
@@ -50,7 +61,7 @@ def index(
         raise MetaEmbedError(
             f"Folder {str(folder)!r} holds no file that can be read; see `metaembed index --help`."
         )
-    library = open_or_create(out, model)
+    library = open_or_create(out, model, dtype=dtype, sketch=sketch)
     try:
         with ProgressBar(disabled=as_json) as update:
             report = index_folder(library, folder, thumbnails=thumbnails, progress=update)
@@ -72,17 +83,45 @@ def index(
     typer.echo(f'Next: {command()} search {out} "what you look for"')
 
 
-def open_or_create(out: Path, model_name: str | None) -> "Library":
-    """Open the index that a run left, or start one."""
+def open_or_create(
+    out: Path,
+    model_name: str | None,
+    *,
+    dtype: Storage | None = None,
+    sketch: Sketch | None = None,
+) -> "Library":
+    """Open the index that a run left, or start one that stores vectors as asked."""
     from metaembed.library import Library
     from metaembed.models import MINI, load_model
 
     if is_index(out):
+        _require_stored(out, dtype=dtype, sketch=sketch)
         return Library.open(out, model_name=model_name)
     name = model_name or MINI
     if Path(name).is_dir():
         name = str(Path(name).resolve())  # found again from wherever the index is opened
-    return Library.create(out, model=load_model(name), model_name=name)
+    return Library.create(
+        out,
+        model=load_model(name),
+        model_name=name,
+        dtype=cast("IndexType", (dtype or Storage.float16).value),
+        sketch=cast("SketchType | None", sketch and sketch.value),
+    )
+
+
+def _require_stored(out: Path, **asked: Storage | Sketch | None) -> None:
+    """Raise when the types asked for are not those of the index."""
+    from metaembed.index import Index
+
+    with Index.open(out) as index:
+        for option, value in asked.items():
+            stored = getattr(index, option)
+            if value is not None and value != stored:
+                raise IndexMismatchError(
+                    f"Index {str(out)!r} has {option} {stored or 'none'}, not {value}, and keeps "
+                    f"it. Leave out --{option}, or copy the index: {command()} index shrink {out} "
+                    f"--out NEW --{option} {value}."
+                )
 
 
 class ProgressBar:

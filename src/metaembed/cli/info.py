@@ -8,6 +8,11 @@ import typer
 
 from metaembed.cli.options import JsonOption, is_index, quiet_libraries
 
+BY_BUDGET = {
+    "bytes_per_item": "bytes an item at ",
+    "sketch_bytes_per_item": "bytes of its sketch at ",
+}
+
 
 def info(
     what: Annotated[
@@ -24,19 +29,22 @@ def info(
         typer.echo(json.dumps(found, ensure_ascii=False))
         return
     for name, value in found.items():
-        if name == "bytes_per_item":
+        if isinstance(value, dict):
             for budget, count in value.items():
-                typer.echo(f"{'bytes an item at ' + budget:24} {count:,}")
+                typer.echo(f"{BY_BUDGET[name] + budget:31} {count:,}")
         else:
             shown = ", ".join(value) if isinstance(value, list) else value
-            typer.echo(f"{name.replace('_', ' '):24} {shown}")
+            typer.echo(f"{name.replace('_', ' '):31} {'none' if shown is None else shown}")
 
 
 def _of_index(path: Path) -> dict[str, Any]:
     from metaembed.index import Index
+    from metaembed.kernels import kernel_name
+    from metaembed.storage import num_bytes
 
     with Index.open(path) as index:
-        stats = index.stats()
+        stats, sketch = index.stats(), index.sketch
+        bytes_of_sketch = num_bytes(sketch, index.dim) if sketch else 0
         return {
             "index": str(path),
             "model": index.model,
@@ -44,10 +52,16 @@ def _of_index(path: Path) -> dict[str, Any]:
             "groups": [str(group) for group in index.groups],
             "dim": index.dim,
             "dtype": index.dtype,
+            "sketch": sketch,
             "items": stats.items,
             "segments": stats.segments,
+            "deleted_rows": stats.deleted,
             "bytes_on_disk": stats.bytes_on_disk,
             "bytes_per_item": {str(g): index.bytes_per_item(g) for g in index.groups},
+            "sketch_bytes_per_item": {
+                str(g): bytes_of_sketch * g.candidate for g in index.groups if sketch
+            },
+            "kernel": kernel_name(),
         }
 
 

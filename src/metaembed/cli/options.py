@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,33 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", help="metaembed-mini, a model folder, or a hub id."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+class Storage(StrEnum):
+    """How vectors are stored; int4 is for those that only the largest budget uses, beside int8."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+    int8 = "int8"
+    int4 = "int4"
+
+
+class Sketch(StrEnum):
+    """A smaller copy of all vectors, for the first stages of a search."""
+
+    int8 = "int8"
+    int4 = "int4"
+    binary = "binary"
+
+
+class SketchChange(StrEnum):
+    """What a copy has for a sketch."""
+
+    int8 = "int8"
+    int4 = "int4"
+    binary = "binary"
+    none = "none"
 
 
 def command() -> str:
@@ -72,6 +100,14 @@ def keep_freed_memory() -> None:
 def is_index(path: Path) -> bool:
     """Tell an index without importing what opens it."""
     return (path / "manifest.json").exists()
+
+
+def require_index(path: Path) -> None:
+    """Raise unless there is an index."""
+    if not is_index(path):
+        raise MetaEmbedError(
+            f"There is no index at {str(path)!r}; make one with `metaembed index`."
+        )
 
 
 def require_folder(folder: Path) -> Path:

@@ -11,14 +11,14 @@ from metaembed.cli.options import (
     BudgetOption,
     JsonOption,
     ModelOption,
-    is_index,
     parse_budget,
     quiet_libraries,
+    require_index,
 )
 from metaembed.errors import ItemError, MetaEmbedError
 
 if TYPE_CHECKING:
-    from metaembed.budget import Budget
+    from metaembed.index.cascade import Cascade
     from metaembed.items import Item
     from metaembed.library import Library, Results
 
@@ -31,6 +31,13 @@ def search(
         str | None, typer.Argument(help="What to look for.", show_default=False)
     ] = None,
     budget: BudgetOption = None,
+    cascade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QxC:KEEP,…",
+            help="Spend the budget on what cheaper stages keep, like 16x4:1000; ~ reads the sketch.",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
     image: Annotated[
         Path | None, typer.Option(help="A picture to look for, alone or with QUERY.")
@@ -49,24 +56,28 @@ def search(
     if (queries is None) == (query is None and image is None):
         raise MetaEmbedError("Give QUERY, --image or both, or else --queries FILE.")
     many = None if queries is None else list(read_queries(queries))
-    if not is_index(index):
-        raise MetaEmbedError(
-            f"There is no index at {str(index)!r}; make one with `metaembed index`."
-        )
+    require_index(index)
+    stages = None if cascade is None else _parse_cascade(cascade)
     quiet_libraries()
     from metaembed.library import Library, check_length
 
     library = Library.open(index, model_name=model)
-    narrowed = None if source is None else {"source": {"prefix": source}}
+    how = {
+        "budget": asked,
+        "cascade": stages,
+        "k": k,
+        "filter": None if source is None else {"source": {"prefix": source}},
+    }
     if many is not None:
-        answer_all(library, many, budget=asked, k=k, narrowed=narrowed)
+        answer_all(library, many, how)
         return
     item = query_item(library, query, image)
     check_length(library.model, item)
-    results = library.search(item, budget=asked, k=k, filter=narrowed)
+    results = library.search(item, **how)
     if as_json:
         for hit in results.hits:
             typer.echo(json.dumps(hit._asdict(), ensure_ascii=False))
+        typer.echo(json.dumps(_spent(results)), err=True)
     else:
         _print(results)
 
@@ -119,15 +130,8 @@ def query_item(library: "Library", query: str | None, image: Path | None) -> "It
     return Item(text=fitting(library.model, words))
 
 
-def answer_all(
-    library: "Library",
-    many: list[tuple[Any, str]],
-    *,
-    budget: "Budget | None",
-    k: int,
-    narrowed: dict[str, Any] | None,
-) -> None:
-    """Print one JSON object a query: `id` and `hits`, best first."""
+def answer_all(library: "Library", many: list[tuple[Any, str]], how: dict[str, Any]) -> None:
+    """Print one JSON object a query: `id`, what was spent, and `hits`, best first."""
     from metaembed.items import Item
     from metaembed.library import check_length
 
@@ -137,11 +141,25 @@ def answer_all(
             check_length(library.model, item)
         except ItemError as error:
             raise ItemError(f"Query {id!r}: {error}") from None
-    for (id, _), results in zip(
-        many, library.search_many(items, budget=budget, k=k, filter=narrowed), strict=True
-    ):
+    for (id, _), results in zip(many, library.search_many(items, **how), strict=True):
         hits = [hit._asdict() for hit in results.hits]
-        typer.echo(json.dumps({"id": id, "hits": hits}, ensure_ascii=False))
+        answer = {"id": id, **_spent(results), "hits": hits}
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+
+
+def _parse_cascade(text: str) -> "Cascade":
+    from metaembed.index.cascade import Cascade
+
+    return Cascade.parse(text)
+
+
+def _spent(results: "Results") -> dict[str, Any]:
+    return {
+        "budget": str(results.budget),
+        "cascade": None if results.cascade is None else str(results.cascade),
+        "encode_ms": round(results.encode_ms, 3),
+        "score_ms": round(results.score_ms, 3),
+    }
 
 
 def _print(results: "Results") -> None:
@@ -151,8 +169,9 @@ def _print(results: "Results") -> None:
         typer.echo(f"         {hit.snippet}")
     if not results.hits:
         typer.echo("Nothing found.")
+    by = "" if results.cascade is None else f", cascade {results.cascade}"
     typer.echo(
-        f"budget {results.budget}: encoding {results.encode_ms:.1f} ms, "
+        f"budget {results.budget}{by}: encoding {results.encode_ms:.1f} ms, "
         f"scoring {results.score_ms:.1f} ms",
         err=True,
     )

@@ -13,5 +13,6 @@ language and `manifest` the files of the format.
 """
 
 from metaembed.index.index import Hit, Index, IndexStats
+from metaembed.index.repair import Repair
 
-__all__ = ["Hit", "Index", "IndexStats"]
+__all__ = ["Hit", "Index", "IndexStats", "Repair"]
