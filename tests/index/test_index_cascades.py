@@ -125,9 +125,9 @@ def test_a_cascade_that_makes_no_sense_is_refused_in_one_line(tmp_path, cascade,
 
 def test_the_rule_leaves_small_indexes_and_small_budgets_alone(tmp_path):
     widths = [1, 4, 8, 16, 64]
-    assert default_cascade(Budget(16, 64), FEWEST_ITEMS - 1, widths) is None
-    assert default_cascade(Budget(2, 3), 10**6, widths) is None
-    assert str(default_cascade(Budget(4, 8), 10**6, widths)) == "sum4x1:40000"
+    assert default_cascade(Budget(16, 64), 10, FEWEST_ITEMS - 1, widths) is None
+    assert default_cascade(Budget(2, 3), 10, 10**6, widths) is None
+    assert str(default_cascade(Budget(4, 8), 4, 10**6, widths)) == "sum4x1:8000"
     index, queries = planted(tmp_path / "idx")
     with index:
         exact = index.search(queries)
@@ -137,11 +137,10 @@ def test_the_rule_leaves_small_indexes_and_small_budgets_alone(tmp_path):
         assert found == alone(index, queries, filter=few)
 
 
-@pytest.mark.parametrize("with_queries", [True, False])
-def test_a_cascade_that_was_chosen_keeps_the_recall_on_other_queries(tmp_path, with_queries):
+def test_a_cascade_that_was_chosen_keeps_the_recall_on_other_queries(tmp_path):
     index, queries = planted(tmp_path / "idx")
     with index:
-        choice = index.choose_cascade(queries[:40] if with_queries else None, recall=0.9)
+        choice = index.choose_cascade(queries[:40], recall=0.9)
         assert choice.recall >= 0.9
         assert choice.expected_ms <= choice.exact_ms
         found = index.search(queries[40:], cascade=choice.cascade)
@@ -150,9 +149,9 @@ def test_a_cascade_that_was_chosen_keeps_the_recall_on_other_queries(tmp_path, w
 
 def test_no_cascade_is_chosen_for_an_empty_index(tmp_path):
     with Index.create(tmp_path / "idx", dim=4, groups=GROUPS) as index:
-        assert index.choose_cascade().cascade is None
+        assert index.choose_cascade(grid(1, 2, 4)).cascade is None
         with pytest.raises(IndexMismatchError, match="between 0 and 1"):
-            index.choose_cascade(recall=1)
+            index.choose_cascade(grid(1, 2, 4), recall=1)
 
 
 @pytest.mark.parametrize(

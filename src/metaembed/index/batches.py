@@ -11,14 +11,19 @@ from metaembed.index.arrays import VectorsLike, as_vectors
 from metaembed.index.catalog import Item
 from metaembed.index.layout import Plane
 from metaembed.index.planes import Block, cut, encoded_blocks
-from metaembed.index.records import encode_metadata, new_ids
+from metaembed.index.records import checked_texts, encode_metadata, new_ids
 from metaembed.index.store import Store
 
 SEGMENT_BYTES = 2**28
 """Of stored vectors, or of ids and metadata, that `extend` collects before it writes them."""
 
-RawBatch = tuple[Sequence[str], VectorsLike, Sequence[Mapping[str, Any]] | None]
-"""Ids, vectors (items, num_vectors, dim), metadata."""
+Metadata = Sequence[Mapping[str, Any]] | None
+TextList = Sequence[str | None] | None
+RawBatch = (
+    tuple[Sequence[str], VectorsLike, Metadata]
+    | tuple[Sequence[str], VectorsLike, Metadata, TextList]
+)
+"""Ids, vectors (items, num_vectors, dim), metadata, and perhaps texts."""
 
 
 class Batch(NamedTuple):
@@ -34,12 +39,14 @@ def new_batch(
     store: Store,
     ids: Sequence[str],
     vectors: VectorsLike,
-    metadata: Sequence[Mapping[str, Any]] | None,
+    metadata: Metadata,
+    texts: TextList = None,
 ) -> Batch:
     """Raises `IndexMismatchError` for what does not fit the index."""
     manifest = store.manifest
     ids = new_ids(ids)
-    items = [Item(*pair) for pair in zip(ids, encode_metadata(metadata, ids), strict=True)]
+    encoded = zip(ids, encode_metadata(metadata, ids), checked_texts(texts, ids), strict=True)
+    items = [Item(*one) for one in encoded]
     array = as_vectors(vectors, dim=manifest.dim, dtype=manifest.plane_dtypes[-1], side="candidate")
     num_vectors = manifest.limit.candidate
     if array.shape[:2] != (len(ids), num_vectors):
@@ -68,7 +75,9 @@ class Collector:
             stop = min(start + size - len(self._items), len(batch.items))
             piece = Batch(batch.items[start:stop], batch.vectors[start:stop])
             self._items += piece.items
-            self._text_bytes += sum(len(item.id) + len(item.metadata) for item in piece.items)
+            self._text_bytes += sum(
+                len(item.id) + len(item.metadata) + len(item.text or "") for item in piece.items
+            )
             for plane, blocks in self._blocks.items():
                 blocks += piece.blocks(plane)
             start = stop
@@ -119,8 +128,8 @@ def extend(store: Store, batches: Iterable[RawBatch], *, replace: bool) -> int:
     """Write batches as they come; see `Index.extend`."""
     collector, num_items = Collector(store, replace=replace), 0
     try:
-        for ids, vectors, metadata in batches:
-            batch = new_batch(store, ids, vectors, metadata)
+        for raw in batches:
+            batch = new_batch(store, *raw)
             collector.take(batch)
             num_items += len(batch.items)
     finally:

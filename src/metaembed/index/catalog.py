@@ -22,6 +22,7 @@ from metaembed.index.filters import FIELD_VALUE, Condition, field_path
 from metaembed.index.planes import File
 from metaembed.index.segments import Segment
 from metaembed.index.snapshot import Entry, make_entries
+from metaembed.index.texts import Texts
 
 SEQUENCE = np.dtype("<i8")
 
@@ -67,6 +68,8 @@ class Item(NamedTuple):
     id: str
     metadata: str
     """JSON text."""
+    text: str | None = None
+    """What full-text search reads."""
 
 
 class Catalog:
@@ -198,6 +201,10 @@ class Catalog:
         for sequence, id, metadata in found:
             yield sequence, Item(self._text(id), metadata)
 
+    def texts(self) -> Texts:
+        """Of the items, where they have any."""
+        return Texts(self.database, name=self.name)
+
     def metadata_of(self, ids: Collection[str]) -> dict[str, str]:
         """The metadata of those ids that exist, as JSON texts."""
         found = self.database.execute(
@@ -250,11 +257,22 @@ class Catalog:
             ((segment.number, *file) for file in segment.files),
         )
 
-    def add_items(self, first_sequence: int, items: Iterable[Item]) -> None:
+    def add_items(self, first_sequence: int, items: Sequence[Item]) -> None:
         self.database.execute_many(
             "INSERT INTO items VALUES (?, ?, ?)",
-            ((sequence, *item) for sequence, item in enumerate(items, start=first_sequence)),
+            (
+                (sequence, item.id, item.metadata)
+                for sequence, item in enumerate(items, start=first_sequence)
+            ),
         )
+        self.add_texts(
+            (sequence, item.text) for sequence, item in enumerate(items, start=first_sequence)
+        )
+
+    def add_texts(self, texts: Iterable[tuple[int, str | None]]) -> None:
+        given = [(sequence, text) for sequence, text in texts if text is not None]
+        if given:
+            self.texts().add(given)
 
     def remove_items(self, ids: Collection[str]) -> int:
         chosen = "id IN (SELECT value FROM json_each(?))"
@@ -262,6 +280,7 @@ class Catalog:
 
     def remove_items_where(self, chosen: str, *parameters: str) -> int:
         """Remove the items that some SQL chooses; their rows are left over."""
+        self.texts().remove_where(f"SELECT sequence FROM items WHERE {chosen}", *parameters)
         self.database.execute(
             f"INSERT INTO deleted SELECT sequence FROM items WHERE {chosen}", *parameters
         )

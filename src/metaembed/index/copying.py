@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,12 @@ from metaembed.index.store import Store
 STAGE = """CREATE TEMP TABLE incoming (
     row INTEGER PRIMARY KEY,
     id TEXT NOT NULL,
-    metadata TEXT NOT NULL
+    metadata TEXT NOT NULL,
+    text TEXT
 )"""
+
+ITEMS_AT_ONCE = 2**12
+"""Ids, metadata and texts held in memory."""
 
 SketchChoice = SketchType | Literal["keep"] | None
 
@@ -72,7 +77,10 @@ def _shrunk(
 def _fill(source: Store, catalog: Catalog, segments: Segments) -> None:
     with source.reading():
         snapshot = source.snapshot()
-        catalog.add_items(1, _items(source, snapshot))
+        items, first = _items(source, snapshot), 1
+        while some := list(islice(items, ITEMS_AT_ONCE)):
+            catalog.add_items(first, some)
+            first += len(some)
     if len(snapshot):
         segment = segments.write(1, len(snapshot), source.sound_blocks(snapshot))
         catalog.add_segment(segment, 1, None)
@@ -98,7 +106,7 @@ def _merge_one(target: Store, source: Store, *, replace: bool) -> int:
 def _stage(catalog: Catalog, items: Iterable[Item]) -> None:
     catalog.database.execute(STAGE)
     rows = ((row, *item) for row, item in enumerate(items))
-    catalog.database.execute_many("INSERT INTO temp.incoming VALUES (?, ?, ?)", rows)
+    catalog.database.execute_many("INSERT INTO temp.incoming VALUES (?, ?, ?, ?)", rows)
 
 
 def _known_ids(catalog: Catalog) -> list[str]:
@@ -116,15 +124,24 @@ def _add_staged(catalog: Catalog, first_sequence: int) -> None:
         "INSERT INTO items SELECT ? + row, id, metadata FROM temp.incoming ORDER BY row",
         first_sequence,
     )
+    found = catalog.database.execute(
+        "SELECT ? + row, text FROM temp.incoming WHERE text IS NOT NULL ORDER BY row",
+        first_sequence,
+    )
+    while some := found.fetchmany(ITEMS_AT_ONCE):
+        catalog.add_texts(some)
 
 
 def _items(store: Store, snapshot: Snapshot) -> Iterator[Item]:
     """Every item, after making sure that it is the one of the next live row."""
     expected = iter(snapshot.sequences.tolist())
-    for sequence, item in store.catalog.all_items():
-        if sequence != next(expected, None):
-            raise damaged(store.name, "an item has no row, or a row no item")
-        yield item
+    found, texts = store.catalog.all_items(), store.catalog.texts()
+    while some := list(islice(found, ITEMS_AT_ONCE)):
+        text_of = texts.text_of([sequence for sequence, _ in some])
+        for sequence, item in some:
+            if sequence != next(expected, None):
+                raise damaged(store.name, "an item has no row, or a row no item")
+            yield item._replace(text=text_of.get(sequence))
     if next(expected, None) is not None:
         raise damaged(store.name, "a row has no item")
 

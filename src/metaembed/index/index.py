@@ -11,25 +11,18 @@ from metaembed.budget import Budget
 from metaembed.errors import BudgetError, IndexFormatError, IndexMismatchError
 from metaembed.index import certified, copying
 from metaembed.index.arrays import VectorsLike, as_vectors
-from metaembed.index.batches import RawBatch, extend, new_batch
+from metaembed.index.batches import Batch, RawBatch, extend, new_batch
 from metaembed.index.cascade import Cascade
 from metaembed.index.certified import Proof
 from metaembed.index.copying import SketchChoice
 from metaembed.index.disk import folder_size
 from metaembed.index.filters import parse_filter
 from metaembed.index.manifest import IndexType, SketchType, new_manifest
-from metaembed.index.planning import (
-    MARGIN,
-    MAX_SAMPLE,
-    STAND_IN_MARGIN,
-    Choice,
-    choose,
-    default_cascade,
-)
+from metaembed.index.planning import Choice, choose, default_cascade
 from metaembed.index.reading import read_vectors
 from metaembed.index.records import decode_metadata, id_list, is_id
 from metaembed.index.repair import Repair, repair
-from metaembed.index.search import Request, search
+from metaembed.index.search import Request, hybrid, search
 from metaembed.index.snapshot import Snapshot
 from metaembed.index.store import Store, num_rows
 from metaembed.kernels import Best
@@ -187,23 +180,27 @@ class Index:
         ids: Sequence[str],
         vectors: VectorsLike,
         metadata: Sequence[Mapping[str, Any]] | None = None,
+        texts: Sequence[str | None] | None = None,
     ) -> None:
         """Append items with `vectors` (items, num_vectors, dim); durable when it returns.
+
+        `texts` are what hybrid searches look for words in, and what snippets are made of.
 
         Each call writes a segment, so add many items at a time, or `compact` later. Metadata comes
         back as JSON makes it: tuples as lists. Raises `IndexMismatchError` for an id that is
         there already or given twice, and for anything that does not fit the index.
         """
-        self._insert(ids, vectors, metadata, replace=False)
+        self._insert(new_batch(self._store, ids, vectors, metadata, texts), replace=False)
 
     def upsert(
         self,
         ids: Sequence[str],
         vectors: VectorsLike,
         metadata: Sequence[Mapping[str, Any]] | None = None,
+        texts: Sequence[str | None] | None = None,
     ) -> None:
         """As `add`, but replace the items that are there; they move to the end of the order."""
-        self._insert(ids, vectors, metadata, replace=True)
+        self._insert(new_batch(self._store, ids, vectors, metadata, texts), replace=True)
 
     def extend(self, batches: Iterable[RawBatch], *, replace: bool = False) -> int:
         """Append batches of (ids, vectors, metadata) and return how many items they had.
@@ -282,6 +279,16 @@ class Index:
         self._require_known(wanted, found)
         return [decode_metadata(found[id]) for id in wanted]
 
+    def texts(self, ids: Sequence[str]) -> list[str | None]:
+        """The texts of items, in the order asked for; None where one has none."""
+        wanted, store = id_list(ids), self._store
+        with store.reading():
+            found, sequences = store.catalog.sequences_of({id for id in wanted if is_id(id)})
+            texts = store.catalog.texts().text_of(sequences.tolist())
+        self._require_known(wanted, found)
+        place = dict(zip(found, sequences.tolist(), strict=True))
+        return [texts.get(place[id]) for id in wanted]
+
     def embeddings(self, ids: Sequence[str]) -> Float[np.ndarray, "N r dim"]:
         """The stored vectors of items in float32, in the order asked for."""
         wanted, store = id_list(ids), self._store
@@ -303,6 +310,7 @@ class Index:
         filter: Mapping[str, Any] | None = None,
         *,
         cascade: Cascade | str | None = None,
+        texts: Sequence[str] | None = None,
     ) -> list[list[Hit]]:
         """The `k` best items for each of `vectors` (queries, at least r_q, dim), best first.
 
@@ -313,11 +321,15 @@ class Index:
         With a `cascade` (see `metaembed.index.cascade`) only what its stages keep gets the score
         at `budget`: much faster for a large budget, and it can miss a hit. "auto" takes a generous
         one by a rule, and `choose_cascade` measures.
+
+        With the `texts` of the queries the search is hybrid: what their words find among the items'
+        texts is fused with what their vectors find, and the score is that of the fusion (see
+        `metaembed.index.fusion`).
         """
         spent = self._budget(budget)
         if cascade == "auto":
             widths = [plane.stop for plane in self._store.segments.layout]
-            cascade = default_cascade(spent, max(len(self), 2 * k), widths)
+            cascade = default_cascade(spent, k, len(self), widths)
         cascade = None if cascade is None else self._cascade(cascade)
         stages = cascade.stages if cascade else ()
         queries = self._queries(vectors, [spent, *(stage.budget for stage in stages)])
@@ -327,10 +339,19 @@ class Index:
                 f"The last stage of the cascade keeps {stages[-1].keep} items and {k} hits "
                 "are asked for. Keep more."
             )
+        if texts is not None and (isinstance(texts, str) or len(texts) != len(queries)):
+            raise IndexMismatchError(
+                f"texts must be a list of {len(queries)} strings, a query's each."
+            )
         request = Request(queries, spent, k, cascade)
 
         def found(snapshot: Snapshot) -> list[list[Hit]]:
-            return self._hits(search(self._store, snapshot, request), snapshot)
+            if texts is not None:
+                is_filtered = filter is not None
+                ranked = hybrid(self._store, snapshot, request, texts, is_filtered=is_filtered)
+                return self._items_of(ranked)
+            best = search(self._store, snapshot, request)
+            return self._hits(best, snapshot)
 
         return self._consistently(filter, found)
 
@@ -363,7 +384,7 @@ class Index:
 
     def choose_cascade(
         self,
-        vectors: VectorsLike | None = None,
+        vectors: VectorsLike,
         budget: Budget | str | None = None,
         k: int = 10,
         *,
@@ -371,9 +392,9 @@ class Index:
     ) -> Choice:
         """Find the fastest cascade that keeps `recall` of the exact top `k`, on this machine.
 
-        Measured on up to 100 sample queries like those to come; without any, stored items stand in
-        for them, which says less. It takes a few seconds for 100,000 items. The recall is that of
-        the sample, and what the cascade keeps has a margin over it.
+        Measured on up to 100 sample queries, which have to be like those to come: stored items in
+        their place mislead. It takes a few seconds for 100,000 items. The recall is that of the
+        sample, and what the cascade keeps has a margin over it.
         """
         spent = self._budget(budget)
         if not 0 < recall < 1:
@@ -381,15 +402,10 @@ class Index:
         self._require_k(k)
         with self._store.reading():
             snapshot = self._store.snapshot()
-        if vectors is None:
-            queries, margin = self._stand_ins(snapshot, spent), STAND_IN_MARGIN
-        else:
-            queries, margin = self._queries(vectors, [spent]), MARGIN
+        queries = self._queries(vectors, [spent])
         if not len(snapshot) or not len(queries):
             return Choice(None, 1.0, 0.0, 0.0)
-        return choose(
-            self._store, snapshot, queries, budget=spent, k=k, recall=recall, margin=margin
-        )
+        return choose(self._store, snapshot, queries, budget=spent, k=k, recall=recall)
 
     def stats(self) -> IndexStats:
         with self._store.reading():
@@ -411,15 +427,7 @@ class Index:
         """Read every byte and describe each problem in a line; an empty list means sound."""
         return self._store.problems()
 
-    def _insert(
-        self,
-        ids: Sequence[str],
-        vectors: VectorsLike,
-        metadata: Sequence[Mapping[str, Any]] | None,
-        *,
-        replace: bool,
-    ) -> None:
-        batch = new_batch(self._store, ids, vectors, metadata)
+    def _insert(self, batch: Batch, *, replace: bool) -> None:
         self._store.insert(batch.items, batch.blocks, replace=replace)
 
     def _consistently(
@@ -440,21 +448,24 @@ class Index:
 
     def _hits(self, best: Best, snapshot: Snapshot) -> list[list[Hit]]:
         sequences = snapshot.sequences_at(best.positions)  # (Q, k)
-        wanted = np.unique(sequences).tolist()
+        return self._items_of(
+            [
+                list(zip(some, scores, strict=True))
+                for some, scores in zip(sequences.tolist(), best.scores.tolist(), strict=True)
+            ]
+        )
+
+    def _items_of(self, ranked: list[list[tuple[int, float]]]) -> list[list[Hit]]:
+        """Look up what (sequence, score) of each query are."""
+        wanted = {sequence for some in ranked for sequence, _ in some}
         with self._store.reading():
             items = self._store.catalog.items(wanted)
         if len(items) != len(wanted):
             raise IndexFormatError(f"Items of index {self.path.name!r} are gone. Search again.")
-        hits = []
-        for some_sequences, scores in zip(sequences.tolist(), best.scores.tolist(), strict=True):
-            found = [items[sequence] for sequence in some_sequences]
-            hits.append(
-                [
-                    Hit(item.id, score, decode_metadata(item.metadata))
-                    for item, score in zip(found, scores, strict=True)
-                ]
-            )
-        return hits
+        return [
+            [Hit(items[one].id, score, decode_metadata(items[one].metadata)) for one, score in some]
+            for some in ranked
+        ]
 
     def _budget(self, budget: Budget | str | None) -> Budget:
         if budget is None:
@@ -484,14 +495,6 @@ class Index:
     def _require_k(self, k: int) -> None:
         if not isinstance(k, int) or k < 1:
             raise IndexMismatchError(f"k is {k!r}; ask for at least 1 hit.")
-
-    def _stand_ins(self, snapshot: Snapshot, budget: Budget) -> Float[np.ndarray, "Q r_q dim"]:
-        """The first vectors of some items, in place of queries."""
-        order = np.random.default_rng(0).permutation(len(snapshot))[:MAX_SAMPLE]
-        vectors = np.empty((len(order), self.num_vectors, self.dim), np.float32)
-        for entry, numbers, rows in snapshot.locate(snapshot.sequences[order]):
-            vectors[numbers] = read_vectors(self._store.segments, entry.segment, rows)
-        return vectors[:, : budget.query].copy()
 
     def _require_known(self, wanted: Sequence[str], found: Collection[str]) -> None:
         found = set(found)

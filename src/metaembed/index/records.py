@@ -55,6 +55,22 @@ def encode_metadata(metadata: Sequence[Mapping[str, Any]] | None, ids: Sequence[
     return [_encode(one, id) for one, id in zip(metadata, ids, strict=True)]
 
 
+def checked_texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[str | None]:
+    """One text or None for each id; `IndexMismatchError` for what SQLite cannot hold."""
+    if texts is None:
+        return [None] * len(ids)
+    if isinstance(texts, str) or len(texts) != len(ids):
+        raise IndexMismatchError(
+            f"texts must be a list with one string or None for each of the {len(ids)} ids."
+        )
+    for text, id in zip(texts, ids, strict=True):
+        if text is not None and (not isinstance(text, str) or not is_plain_text(text)):
+            raise IndexMismatchError(
+                f"The text of {_shorten(id)} is not a string of valid Unicode without NUL."
+            )
+    return list(texts)
+
+
 def _encode(metadata: Mapping[str, Any], id: str) -> str:
     if not isinstance(metadata, Mapping):
         raise IndexMismatchError(

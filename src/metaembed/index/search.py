@@ -1,5 +1,6 @@
 """Searches over a snapshot: exact, or by a cascade of cheaper stages."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,9 +8,13 @@ from jaxtyping import Float, Int
 
 from metaembed.budget import Budget
 from metaembed.index.cascade import Cascade, Stage
+from metaembed.index.fusion import reciprocal_rank_fusion
 from metaembed.index.snapshot import Snapshot
 from metaembed.index.store import Store
 from metaembed.kernels import Best, Candidates
+
+FUSED = 100
+"""How far down a ranking counts in a hybrid search."""
 
 
 class Request(NamedTuple):
@@ -36,6 +41,28 @@ def search(store: Store, snapshot: Snapshot, request: Request) -> Best:
         np.stack([one.scores for one in best]) if best else np.empty((0, 0), np.float32),
         np.stack([one.positions for one in best]) if best else np.empty((0, 0), np.int64),
     )
+
+
+def hybrid(
+    store: Store,
+    snapshot: Snapshot,
+    request: Request,
+    texts: Sequence[str],
+    *,
+    is_filtered: bool,
+) -> list[list[tuple[int, float]]]:
+    """For each query (sequence, score) of the best, by its vectors and its words together."""
+    depth = max(FUSED, request.k)
+    by_vectors = search(store, snapshot, request._replace(k=depth))
+    sequences = snapshot.sequences_at(by_vectors.positions).tolist()
+    allowed = snapshot.sequences if is_filtered else None
+    with store.reading():
+        lexical = store.catalog.texts()
+        by_words = [lexical.rank(text, limit=depth, allowed=allowed) for text in texts]
+    return [
+        reciprocal_rank_fusion([some, words.sequences.tolist()])[: request.k]
+        for some, words in zip(sequences, by_words, strict=True)
+    ]
 
 
 def _survivors(
