@@ -8,7 +8,7 @@ NATIVE := hatch_build.py $(wildcard src/metaembed/kernels/native/*)
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help demo test torture check format lint types layers mini card native clean
+.PHONY: help demo test torture check format lint types layers mini card bench native clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,6 +44,16 @@ card: $(VENV)/.dev ## measure metaembed-mini and write the figures into its mode
 	$(BIN)/metaembed eval metaembed-mini --out benchmarks/results/mini.json
 	$(BIN)/python benchmarks/render.py
 
+# About two hours and 40 GB of disk on two cores; each script goes on without the others.
+bench: $(VENV)/.bench demo ## measure searches against the machine and its peers, and write the tables
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/cold.py
+	$(BIN)/python benchmarks/passages.py --limit 102400
+	$(BIN)/python benchmarks/passages_search.py
+	$(BIN)/python benchmarks/million.py
+	$(BIN)/python benchmarks/hybrid.py
+	$(BIN)/python benchmarks/render.py
+
 native: $(BIN)/python ## compile the native kernel anew, after a change to it
 	$(BIN)/python hatch_build.py
 
@@ -56,6 +66,10 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(PIP) install --constraint constraints.txt --editable '.[pages,mini]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 # Qwen-VL's processor needs torchvision, and its wheels break a CPU build of torch in the same

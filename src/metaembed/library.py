@@ -60,7 +60,7 @@ class Library:
         *,
         model: MetaEmbed,
         model_name: str,
-        dtype: IndexType = "float16",
+        dtype: IndexType = "bfloat16",
         sketch: SketchType | None = None,
     ) -> Self:
         """Make an empty index for a model at its largest budget; see `Index.create`."""

@@ -114,7 +114,8 @@ def decode(stored: Stored) -> Float[np.ndarray, "rows width dim"]:
             numbers = codes.astype(np.float32) - 128
         case "int4":
             both = np.stack([codes & 15, codes >> 4], axis=-1)
-            numbers = both.reshape(*codes.shape[:-1], -1)[..., :dim].astype(np.float32) - 8
+            numbers = both.reshape(*codes.shape[:-1], 2 * codes.shape[-1])[..., :dim]
+            numbers = numbers.astype(np.float32) - 8
         case _:
             return codes.astype(np.float32)
     assert scales is not None

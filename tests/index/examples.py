@@ -42,7 +42,7 @@ def saved(path, segment):
 
 def make_index(path, items=6, dim=4, groups=GROUPS, seed=0, **options):
     """Items `0`, `1`, … with metadata `{"n": number}`."""
-    index = Index.create(path, dim=dim, groups=groups, **options)
+    index = Index.create(path, dim=dim, groups=groups, **{"dtype": "float16", **options})
     vectors = grid(items, index.num_vectors, dim, seed)
     index.add([str(n) for n in range(items)], vectors, [{"n": n} for n in range(items)])
     return index

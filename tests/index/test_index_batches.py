@@ -17,7 +17,7 @@ BYTES = 4 * 4 * 2
 
 @pytest.fixture
 def index(tmp_path):
-    with Index.create(tmp_path / "idx", dim=4, groups=GROUPS) as index:
+    with Index.create(tmp_path / "idx", dim=4, groups=GROUPS, dtype="float16") as index:
         yield index
 
 

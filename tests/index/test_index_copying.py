@@ -15,6 +15,7 @@ GROUPS = ["1x1", "2x4", "3x8"]
 
 def make(path, items=9, dim=6, seed=0, **options):
     """An index of two segments and a deleted item, in unit vectors."""
+    options = {"dtype": "float16", **options}
     index = Index.create(path, dim=dim, groups=GROUPS, model="tiny", fingerprint="ab12", **options)
     vectors = unit(items, 8, dim, seed)
     ids = [f"{seed}-{n}" for n in range(items)]

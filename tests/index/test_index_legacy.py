@@ -248,7 +248,7 @@ def test_any_history_reads_alike_before_and_after_the_upgrade(first, second):
     expected = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "idx"
-        index = Index.create(path, dim=4, groups=GROUPS)
+        index = Index.create(path, dim=4, groups=GROUPS, dtype="float16")
         for seed, (operation, ids) in enumerate([*first, ("downgrade", []), *second]):
             ids = sorted(ids)
             if operation == "downgrade":

@@ -72,7 +72,7 @@ class Index:
         groups: Sequence[Budget | str],
         model: str = "",
         fingerprint: str = "",
-        dtype: IndexType = "float16",
+        dtype: IndexType = "bfloat16",
         sketch: SketchType | None = None,
     ) -> "Index":
         """Create an empty index whose items have as many vectors as the last group's candidates.
