@@ -26,7 +26,7 @@ from metaembed.data.mining import Pair
 DEPTH = 100
 """Items of each ranking that are fused."""
 STANDARD = (60.0, 1.0)
-KS = (10.0, 20.0, 60.0)
+KS = (2.0, 5.0, 10.0, 20.0, 60.0)
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Of the lexical ranking; the embedding's is 1."""
 ROUNDS = 2000
@@ -72,7 +72,8 @@ def embedding_rankings(vectors: Vectors, budget: Budget) -> Rankings:
     queries = torch.from_numpy(vectors.queries[:, : budget.query])
     candidates = torch.from_numpy(vectors.candidates[:, : budget.candidate])
     scores = maxsim(queries, candidates).numpy()  # (Q, C)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH].tolist()
+    rankings: Rankings = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH].tolist()
+    return rankings
 
 
 def lexical_rankings(pairs: Sequence[Pair]) -> Rankings:
@@ -159,7 +160,8 @@ def rows(queries: Queries, budget: str, systems: dict[str, np.ndarray]) -> list[
 def interval(differences: np.ndarray) -> list[float]:
     """The middle 95 % of bootstrapped means."""
     drawn = np.random.default_rng(0).choice(differences, (ROUNDS, len(differences)))
-    return np.quantile(drawn.mean(axis=1), [0.025, 0.975]).round(4).tolist()
+    low, high = np.quantile(drawn.mean(axis=1), [0.025, 0.975]).tolist()
+    return [round(low, 4), round(high, 4)]
 
 
 def measure(pairs: Sequence[Pair], vectors: Vectors, budgets: Sequence[Budget]) -> dict[str, Any]:

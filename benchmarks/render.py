@@ -7,18 +7,37 @@ python benchmarks/render.py --check  fail when a document is not current
 import json
 import sys
 from pathlib import Path
+from typing import Any
+
+from passages_tables import hybrid_table, million_table, passages_tables
+from tables import cold_tables
+from tables import tables as search_tables
 
 from metaembed.cli.evaluate import table
 from metaembed.evaluation.known_items import Row
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "src/metaembed/mini/README.md"]
+RESULTS = ROOT / "benchmarks/results"
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "docs/benchmarks.md",
+    ROOT / "src/metaembed/mini/README.md",
+]
 
 
-def mini_table() -> str:
-    """Held-out quality of metaembed-mini by budget."""
-    result = json.loads((ROOT / "benchmarks/results/mini.json").read_text(encoding="utf-8"))
-    return table([Row(**row) for row in result["rows"]])
+def read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def all_tables() -> dict[str, str]:
+    return {
+        "mini": table([Row(**row) for row in read("mini")["rows"]]),
+        **search_tables(read("search")),
+        **cold_tables(read("cold")),
+        **passages_tables(read("passages")),
+        "million": million_table(read("million")),
+        "hybrid": hybrid_table(read("hybrid")),
+    }
 
 
 def rendered(text: str, tables: dict[str, str]) -> str:
@@ -32,7 +51,7 @@ def rendered(text: str, tables: dict[str, str]) -> str:
 
 
 def main() -> None:
-    tables = {"mini": mini_table()}
+    tables = all_tables()
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         current = rendered(text, tables)

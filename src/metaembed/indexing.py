@@ -40,6 +40,7 @@ class Unit(NamedTuple):
     source: str
     item: Item
     metadata: dict[str, Any]
+    text: str
     digest: str
 
 
@@ -232,7 +233,8 @@ class _Run:
             vectors = encode_candidates(self.library.model, [unit.item for unit in units])
             vectors = vectors[:, : self.library.index.num_vectors]  # a shrunk index has fewer
             ids = [unit.id for unit in units]
-            self.library.index.upsert(ids, vectors, [unit.metadata for unit in units])
+            metadata, texts = [unit.metadata for unit in units], [unit.text for unit in units]
+            self.library.index.upsert(ids, vectors, metadata, texts)
             self.ledger.record([(unit.id, unit.source, unit.digest) for unit in units])
             self.report.encoded += len(units)
         for end in ends:
@@ -274,12 +276,12 @@ def _unit(
         "page": page.page,
         "place": page.place,
         "title": page.title,
-        "text": text,
     }
-    digest = hashlib.sha256(repr((sorted(metadata.items()), item.text)).encode("utf-8", "replace"))
+    content = sorted({**metadata, "text": text}.items()), item.text
+    digest = hashlib.sha256(repr(content).encode("utf-8", "replace"))
     if item.image is not None:
         digest.update(item.image.tobytes())
-    return Unit(id or group, source, item, metadata, digest.hexdigest())
+    return Unit(id or group, source, item, metadata, text, digest.hexdigest())
 
 
 def _thumbnail(image: "Image.Image") -> bytes:

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -28,7 +28,7 @@ VERSION = 2
 AGAIN = "the next `metaembed index` of the folder"
 
 DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-"""SQLite's codes for a file that is not what it was; the others speak of locks, disks and rights."""
+"""SQLite's codes for a file that is not what it was; others are of locks, disks and rights."""
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS files (
@@ -185,11 +185,14 @@ class Repaired(NamedTuple):
     """Passages that the next run over the folder encodes again."""
 
 
-def verify(path: Path) -> list[str]:
-    """Describe each problem of an index and its ledger in a line; an empty list means sound."""
+def verify(path: Path, *, progress: Callable[[int, int], None] = lambda *_: None) -> list[str]:
+    """Describe each problem of an index and its ledger in a line; an empty list means sound.
+
+    `progress` as in `Index.verify`.
+    """
     try:
         with Index.open(path) as index:
-            return index.verify() or _problems(index)
+            return index.verify(progress=progress) or _problems(index)
     except IndexFormatError as error:
         return [str(error)]
 

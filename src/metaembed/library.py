@@ -19,6 +19,9 @@ from metaembed.snippets import snippet
 
 QUERY_BATCH = 32
 
+PASSAGES_A_PAGE = 4
+"""How many passages a search looks at for each page that is asked for, where it has to say."""
+
 
 class PageHit(NamedTuple):
     """One page, picture or section, best first; `score` is comparable inside one budget only."""
@@ -40,6 +43,7 @@ class Results(NamedTuple):
     encode_ms: float
     score_ms: float
     cascade: Cascade | None = None
+    hybrid: bool = False
 
 
 class Library:
@@ -99,9 +103,12 @@ class Library:
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
         cascade: Cascade | str | None = None,
+        hybrid: bool = False,
     ) -> Results:
-        """Find the `k` pages that match an item best."""
-        (results,) = self.search_many([query], budget=budget, k=k, filter=filter, cascade=cascade)
+        """Find the `k` pages that match an item best; see `search_many`."""
+        (results,) = self.search_many(
+            [query], budget=budget, k=k, filter=filter, cascade=cascade, hybrid=hybrid
+        )
         return results
 
     def search_many(
@@ -112,14 +119,18 @@ class Library:
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
         cascade: Cascade | str | None = None,
+        hybrid: bool = False,
     ) -> Iterator[Results]:
         """Answer queries in their order, encoded in batches.
 
         A `cascade` (see `metaembed.index.cascade`) spends `budget` on what its stages keep only;
-        they keep passages, of which a page may have several.
+        they keep passages, of which a page may have several. "auto" takes the index's default.
+        A `hybrid` search counts the words of the query as well, and scores are of the fusion.
         """
         budget = self.index.limit if budget is None else Budget.parse(budget)
         budget.require_fits(self.index.limit, of=f"index {self.index.path.name!r}")
+        if cascade == "auto":
+            cascade = self.index.default_cascade(budget, PASSAGES_A_PAGE * k)
         cascade = None if cascade is None else self._cascade(cascade)
         asked = [budget, *(stage.budget for stage in cascade.stages)] if cascade else [budget]
         encoded = budget._replace(query=max(one.query for one in asked))
@@ -136,11 +147,22 @@ class Library:
                     budget,
                     filter=filter,
                     cascade=cascade,
+                    texts=[query.text or ""] if hybrid else None,
                 )
                 found = _page_hits(search, k, most=cascade.stages[-1].keep if cascade else None)
                 score_ms = 1000 * (time.perf_counter() - started)
-                hits = [_page_hit(hit, query.text or "") for hit in found]
-                yield Results(hits, budget, encode_ms, score_ms, cascade)
+                yield Results(
+                    self._with_snippets(found, query.text or ""),
+                    budget,
+                    encode_ms,
+                    score_ms,
+                    cascade,
+                    hybrid,
+                )
+
+    def _with_snippets(self, hits: Sequence[IndexHit], query: str) -> list[PageHit]:
+        texts = self.index.texts([hit.id for hit in hits])
+        return [_page_hit(hit, text, query) for hit, text in zip(hits, texts, strict=True)]
 
     def _cascade(self, cascade: Cascade | str) -> Cascade:
         """Read a cascade that the index can serve, before anything is encoded."""
@@ -183,8 +205,10 @@ def _page_hits(
         asked *= 4
 
 
-def _page_hit(hit: IndexHit, query: str) -> PageHit:
+def _page_hit(hit: IndexHit, text: str | None, query: str) -> PageHit:
     metadata = hit.metadata
+    if text is None:  # before format 2 the text was in the metadata
+        text = metadata.get("text", "")
     return PageHit(
         id=metadata["group"],
         score=hit.score,
@@ -192,5 +216,5 @@ def _page_hit(hit: IndexHit, query: str) -> PageHit:
         page=metadata["page"],
         place=metadata["place"],
         title=metadata["title"],
-        snippet=snippet(metadata["text"], query),
+        snippet=snippet(text, query),
     )

@@ -294,3 +294,13 @@ def test_a_repair_with_a_wrong_manifest_can_be_taken_back(path):
     (path / "manifest.json").write_bytes(before["manifest.json"])
     assert files(path) == before
     require_sound(path, ["0", "1", "3", "4", "5", "x", "y", "z"])
+
+
+def test_verifying_tells_how_far_it_is(path):
+    told = []
+    with Index.open(path) as index:
+        index.verify(progress=lambda *one: told.append(one))
+    sizes = [file.stat().st_size for file in (path / "segments").rglob("*.npy")]
+    assert told == sorted(told)
+    assert told[-1] == (sum(sizes), sum(sizes))
+    assert len(told) == len(sizes)

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,6 @@ from metaembed.cli.options import (
 from metaembed.errors import IndexMismatchError, MetaEmbedError
 
 if TYPE_CHECKING:
-    from metaembed.index.manifest import IndexType, SketchType
     from metaembed.indexing import Report
     from metaembed.library import Library
 
@@ -36,7 +35,7 @@ def index(
     ],
     model: ModelOption = None,
     dtype: Annotated[
-        Storage | None, typer.Option(help="How a new index stores vectors; default: float16.")
+        Storage | None, typer.Option(help="How a new index stores vectors; default: bfloat16.")
     ] = None,
     sketch: Annotated[
         Sketch | None,
@@ -100,13 +99,10 @@ def open_or_create(
     name = model_name or MINI
     if Path(name).is_dir():
         name = str(Path(name).resolve())  # found again from wherever the index is opened
-    return Library.create(
-        out,
-        model=load_model(name),
-        model_name=name,
-        dtype=cast("IndexType", (dtype or Storage.float16).value),
-        sketch=cast("SketchType | None", sketch and sketch.value),
-    )
+    types: dict[str, Any] = {} if dtype is None else {"dtype": dtype.value}
+    if sketch is not None:
+        types["sketch"] = sketch.value
+    return Library.create(out, model=load_model(name), model_name=name, **types)
 
 
 def _require_stored(out: Path, **asked: Storage | Sketch | None) -> None:

@@ -34,10 +34,13 @@ def search(
     cascade: Annotated[
         str | None,
         typer.Option(
-            metavar="QxC:KEEP,…",
-            help="Spend the budget on what cheaper stages keep, like 16x4:1000; ~ reads the sketch.",
+            metavar="auto|QxC:KEEP,…",
+            help="Spend the budget on what cheaper stages keep, as sum16x1:2000,16x4:500.",
         ),
     ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Count the words of QUERY beside its vectors.")
+    ] = False,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
     image: Annotated[
         Path | None, typer.Option(help="A picture to look for, alone or with QUERY.")
@@ -62,9 +65,10 @@ def search(
     from metaembed.library import Library, check_length
 
     library = Library.open(index, model_name=model)
-    how = {
+    how: dict[str, Any] = {
         "budget": asked,
         "cascade": stages,
+        "hybrid": hybrid,
         "k": k,
         "filter": None if source is None else {"source": {"prefix": source}},
     }
@@ -147,16 +151,17 @@ def answer_all(library: "Library", many: list[tuple[Any, str]], how: dict[str, A
         typer.echo(json.dumps(answer, ensure_ascii=False))
 
 
-def _parse_cascade(text: str) -> "Cascade":
+def _parse_cascade(text: str) -> "Cascade | str":
     from metaembed.index.cascade import Cascade
 
-    return Cascade.parse(text)
+    return text if text == "auto" else Cascade.parse(text)
 
 
 def _spent(results: "Results") -> dict[str, Any]:
     return {
         "budget": str(results.budget),
         "cascade": None if results.cascade is None else str(results.cascade),
+        "hybrid": results.hybrid,
         "encode_ms": round(results.encode_ms, 3),
         "score_ms": round(results.score_ms, 3),
     }
@@ -170,6 +175,7 @@ def _print(results: "Results") -> None:
     if not results.hits:
         typer.echo("Nothing found.")
     by = "" if results.cascade is None else f", cascade {results.cascade}"
+    by += ", with words" * results.hybrid
     typer.echo(
         f"budget {results.budget}{by}: encoding {results.encode_ms:.1f} ms, "
         f"scoring {results.score_ms:.1f} ms",

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand
@@ -71,8 +71,8 @@ def verify(index: IndexArgument, as_json: JsonOption = False) -> None:
     from metaembed import ledger
 
     size = _size(index)
-    with working(f"Reading {size}", disabled=as_json):
-        problems = ledger.verify(index)
+    with working(f"Reading {size}", disabled=as_json) as progress:
+        problems = ledger.verify(index, progress=progress)
     if as_json:
         found = {"index": str(index), "sound": not problems, "problems": problems}
         typer.echo(json.dumps(found, ensure_ascii=False))
@@ -101,7 +101,7 @@ def repair(index: IndexArgument, as_json: JsonOption = False) -> None:
         typer.echo(line)
     if done.lost:
         typer.echo(f"Lost {len(done.lost):,} items: {listed(done.lost)}.")
-    if done.forgotten or done.lost:
+    if done.forgotten:
         typer.echo(f"Next: {command()} index FOLDER --out {index}", err=True)
     if not done.lines:
         typer.echo(f"Nothing to repair: {index} is sound.")
@@ -145,13 +145,14 @@ def shrink(
     limit = parse_budget(budget)
     from metaembed import ledger
 
+    choice = "keep" if sketch is None else None if sketch is SketchChange.none else sketch.value
     with working("Copying"):
         copied = ledger.shrink(
             index,
             out,
             budget=limit,
             dtype=None if dtype is None else dtype.value,
-            sketch=_choice(sketch),
+            sketch=cast("SketchChoice", choice),
         )
     with copied:
         typer.echo(f"{out} {_contents(copied)}; {index} has {_size(index)}.")
@@ -176,16 +177,6 @@ def merge(
         typer.echo(f"{out} {_contents(merged)}.")
 
 
-def _choice(sketch: SketchChange | None) -> "SketchChoice":
-    match sketch:
-        case None:
-            return "keep"
-        case SketchChange.none:
-            return None
-        case _:
-            return sketch.value
-
-
 def listed(ids: Sequence[str]) -> str:
     """
     >>> listed(["a", "b"]), listed("abcde")
@@ -196,21 +187,25 @@ def listed(ids: Sequence[str]) -> str:
 
 
 @contextmanager
-def working(what: str, *, disabled: bool = False) -> Iterator[None]:
-    """Show on a terminal that something goes on, and for how long it has."""
+def working(what: str, *, disabled: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal that something goes on, for how long it has, and how far it is.
+
+    Yields what to call with what is done, and of how much; it need not be called.
+    """
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
+        BarColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         disable=disabled or not sys.stderr.isatty(),
         transient=True,
     ) as progress:
-        progress.add_task(what, total=None)
-        yield
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _contents(index: "Index") -> str:

@@ -41,4 +41,6 @@ def _item_problems(catalog: Catalog) -> list[str]:
         problems.append("an item has no row in any segment")
     if len(np.setdiff1d(live, items, assume_unique=True)):
         problems.append("a row that is not deleted has no item")
+    if len(np.setdiff1d(catalog.texts().sequences(), items, assume_unique=True)):
+        problems.append("a text has no item")
     return problems

@@ -328,8 +328,7 @@ class Index:
         """
         spent = self._budget(budget)
         if cascade == "auto":
-            widths = [plane.stop for plane in self._store.segments.layout]
-            cascade = default_cascade(spent, k, len(self), widths)
+            cascade = self.default_cascade(spent, k)
         cascade = None if cascade is None else self._cascade(cascade)
         stages = cascade.stages if cascade else ()
         queries = self._queries(vectors, [spent, *(stage.budget for stage in stages)])
@@ -382,6 +381,11 @@ class Index:
 
         return self._consistently(filter, found)
 
+    def default_cascade(self, budget: Budget | str | None = None, k: int = 10) -> Cascade | None:
+        """What `cascade="auto"` stands for; None where an exact search is as good."""
+        widths = [plane.stop for plane in self._store.segments.layout]
+        return default_cascade(self._budget(budget), k, len(self), widths)
+
     def choose_cascade(
         self,
         vectors: VectorsLike,
@@ -423,9 +427,12 @@ class Index:
         """Bytes of vectors that a search at `budget` reads for each item; default: all."""
         return self._manifest.num_bytes(self._budget(budget).candidate)
 
-    def verify(self) -> list[str]:
-        """Read every byte and describe each problem in a line; an empty list means sound."""
-        return self._store.problems()
+    def verify(self, *, progress: Callable[[int, int], None] = lambda *_: None) -> list[str]:
+        """Read every byte and describe each problem in a line; an empty list means sound.
+
+        `progress` is told how many bytes of vectors have been read, and of how many.
+        """
+        return self._store.problems(progress)
 
     def _insert(self, batch: Batch, *, replace: bool) -> None:
         self._store.insert(batch.items, batch.blocks, replace=replace)

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,13 +82,14 @@ def is_size(num_bytes: int, kind: ArrayFile, *, num_rows: int) -> bool:
     return 0 < header <= MAX_HEADER_BYTES and header % npy.ARRAY_ALIGN == 0
 
 
-def checksum(path: Path) -> int | None:
-    """The CRC-32 of a file; none when the disk fails to give it."""
+def checksum(path: Path, *, progress: Callable[[int], None] = lambda _: None) -> int | None:
+    """The CRC-32 of a file; none when the disk fails to give it. Tells how many bytes were read."""
     crc = 0
     try:
         with path.open("rb") as file:
             while chunk := file.read(CHECKSUM_CHUNK):
                 crc = zlib.crc32(chunk, crc)
+                progress(len(chunk))
     except OSError:
         return None
     return crc

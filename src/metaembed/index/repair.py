@@ -126,6 +126,11 @@ class _Work:
         lost = np.setdiff1d(items, _sequences(entries), assume_unique=True)
         self._lose(lost.tolist(), "no sound segment has their vectors")
         self._lose(self._unreadable_items(), "their id or metadata cannot be read")
+        texts = self._catalog.texts()
+        strays = np.setdiff1d(texts.sequences(), self._catalog.item_sequences(), assume_unique=True)
+        if len(strays):
+            texts.remove(strays.tolist())
+            self.lines.append(f"{len(strays)} texts had no item.")
 
     def mark_deleted(self, entries: Sequence[Entry]) -> None:
         """Make the rows without an item, and no others, count as deleted."""
@@ -187,6 +192,7 @@ class _Work:
         )
         self.lost += [id.decode("utf-8", "replace") for (id,) in found]
         self._database.execute(f"DELETE FROM items WHERE {chosen}", listed)
+        self._catalog.texts().remove(sequences)
         self.lines.append(f"{len(sequences)} items are lost: {problem}.")
 
     def _unreadable_items(self) -> list[int]:

@@ -56,7 +56,9 @@ class Segments:
                 )
             self._check_size(segment, file)
 
-    def problems(self, segment: Segment) -> list[str]:
+    def problems(
+        self, segment: Segment, *, progress: Callable[[int], None] = lambda _: None
+    ) -> list[str]:
         """Read every byte of a segment and describe what is wrong with it."""
         try:
             self.check(segment)
@@ -65,7 +67,7 @@ class Segments:
         return [
             f"Index {self._name!r}: {segment.number}/{file.name} differs from its checksum."
             for file in segment.files
-            if checksum(self._path(segment, file.name)) != file.crc32
+            if checksum(self._path(segment, file.name), progress=progress) != file.crc32
         ]
 
     def require_sound(self, segment: Segment) -> None:

@@ -252,6 +252,7 @@ class Store:
             first, last = int(sequences[0]), int(sequences[-1])
             is_gapless = last - first == len(sequences) - 1
             catalog.add_segment(merged, first, None if is_gapless else sequences)
+            catalog.texts().optimize()
 
     def sound_blocks(self, snapshot: Snapshot) -> Blocks:
         """The vectors of a snapshot for another segment, after comparing all checksums.
@@ -263,12 +264,22 @@ class Store:
                 self.segments.require_sound(entry.segment)
         return lambda plane: stored_blocks(self.segments, snapshot.entries, plane)
 
-    def problems(self) -> list[str]:
-        """Read every byte and describe each problem in a line."""
+    def problems(self, progress: Callable[[int, int], None]) -> list[str]:
+        """Read every byte and describe each problem in a line; see `Index.verify`."""
         with self.reading():
             problems = catalog_problems(self.catalog)
             segments = self.catalog.segments()
-        found = {number: self.segments.problems(one) for number, one in segments.items()}
+        total = sum(file.num_bytes for one in segments.values() for file in one.files)
+        done = 0
+
+        def read(num_bytes: int) -> None:
+            nonlocal done
+            done += num_bytes
+            progress(done, total)
+
+        found = {
+            number: self.segments.problems(one, progress=read) for number, one in segments.items()
+        }
         with self.reading():
             current = self.catalog.segments()  # without those that were compacted meanwhile
         return problems + [line for number in found if number in current for line in found[number]]

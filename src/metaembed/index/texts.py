@@ -34,7 +34,8 @@ MAX_QUERY_WORDS = 64
 """Distinct words of a query that count; each costs a pass over the rows that have it."""
 ENOUGH_ROWS = 2000
 """Rows worth scoring, at one or two microseconds each. Frequent words bring no more of them: on
-100,000 passages that is seven times as fast, and the best ten are the same."""
+100,000 passages that is six times as fast, keeps 96 % of the best ten, and finds known items as
+often."""
 NARROW = 5
 """Of up to so many times enough rows, a filter's, all are scored: rare words have few of them."""
 
@@ -101,6 +102,13 @@ class Texts:
         if self.exist():
             with self._explained():
                 self._database.execute("INSERT INTO texts (texts) VALUES ('optimize')")
+
+    def sequences(self) -> Int[np.ndarray, " n"]:
+        """Of all items that have a text, ascending."""
+        if not self.exist():
+            return np.empty(0, dtype=np.int64)
+        found = self._database.execute("SELECT id FROM texts_docsize ORDER BY id")
+        return np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
 
     def text_of(self, sequences: Sequence[int]) -> dict[int, str]:
         """The texts of those items that have one."""

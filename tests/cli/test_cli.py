@@ -3,57 +3,17 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from PIL import Image
 
-from metaembed.cli.app import main
+from metaembed.cli.options import Sketch, SketchChange, Storage
+from metaembed.index.manifest import IndexType, SketchType
+from metaembed.kernels import kernel_name
 from metaembed.model import MetaEmbed
+from tests.cli.examples import GROUPS, one_line_error
 from tests.tiny import png_claiming
-
-GROUPS = ("1x1", "2x4", "4x8")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run `metaembed ARGS`; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["metaembed", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def model(bert_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    MetaEmbed.create(
-        bert_folder, num_query_tokens=4, num_candidate_tokens=8, dim=16, groups=GROUPS
-    ).save_pretrained(str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("documents")
-    (folder / "whales.txt").write_text("a page about whales\n")
-    (folder / "prices.md").write_text("# Prices\n\nof the report\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def index(documents, model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out") / "index"
-    sys.argv = ["metaembed", "index", str(documents), "--out", str(out), "--model", str(model)]
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    return out
 
 
 def test_indexing_says_what_it_did_and_what_to_type_next(run, documents, index, model):
@@ -116,18 +76,101 @@ def test_info_tells_bytes_by_budget(run, index, model):
     assert "1x1, 2x4, 4x8" in out
 
 
+def test_info_tells_how_vectors_are_stored_and_what_searches_them(run, index):
+    found = json.loads(run("info", index, "--json")[1])
+    assert (found["dtype"], found["sketch"], found["segments"]) == ("bfloat16", None, 1)
+    assert (found["deleted_rows"], found["sketch_bytes_per_item"]) == (0, {})
+    assert found["kernel"] == kernel_name()
+    lines = [" ".join(line.split()) for line in run("info", index)[1].splitlines()]
+    assert {"sketch none", "deleted rows 0", "bytes an item at 4x8 256"} < set(lines)
+
+
+def test_a_new_index_stores_vectors_as_asked_and_keeps_doing_so(run, documents, model, tmp_path):
+    out = tmp_path / "index"
+    asked = ("index", documents, "--out", out, "--model", model)
+    assert run(*asked, "--dtype", "int8", "--sketch", "binary")[0] == 0
+    found = json.loads(run("info", out, "--json")[1])
+    assert (found["dtype"], found["sketch"]) == ("int8", "binary")
+    assert found["bytes_per_item"]["2x4"] == 4 * (16 + 4)  # a scale a vector
+    assert found["sketch_bytes_per_item"]["2x4"] == 4 * 2
+    assert "bytes of its sketch at 2x4" in run("info", out)[1]
+    assert run(*asked)[0] == run(*asked, "--dtype", "int8", "--sketch", "binary")[0] == 0
+    assert "has dtype int8, not bfloat16" in one_line_error(run(*asked, "--dtype", "bfloat16"))
+    assert "--out NEW --sketch int4" in one_line_error(run(*asked, "--sketch", "int4"))
+    assert run(*asked, "--dtype", "int7")[0] == 2
+    result = run(
+        "index",
+        documents,
+        "--out",
+        tmp_path / "o",
+        "--model",
+        model,
+        "--dtype=int4",
+        "--sketch=int8",
+    )
+    assert "not smaller" in one_line_error(result)
+
+
+def test_every_type_of_an_index_can_be_asked_for():
+    assert {one.value for one in Storage} == set(get_args(IndexType))
+    assert {one.value for one in Sketch} == set(get_args(SketchType))
+    assert {one.value for one in SketchChange} == {*get_args(SketchType), "none"}
+
+
+def test_a_cascade_that_keeps_everything_changes_nothing_but_what_is_told(run, index):
+    _, exact, err = run("search", index, "whales", "--json")
+    assert json.loads(err)["cascade"] is None
+    code, found, err = run("search", index, "whales", "--json", "--cascade", "4x1:20, 1x4:20")
+    assert (code, found) == (0, exact)
+    told = json.loads(err)
+    assert (told["budget"], told["cascade"]) == ("4x8", "4x1:20,1x4:20")
+    assert min(told["encode_ms"], told["score_ms"]) > 0
+    _, _, err = run("search", index, "whales", "--cascade", "4x1:20")
+    assert err.startswith("budget 4x8, cascade 4x1:20: encoding ")
+
+
+def test_a_cascade_may_spend_more_of_the_query_than_the_budget(run, index):
+    asked = ("search", index, "whales", "--json", "-b", "1x1")
+    exact, found = (
+        [json.loads(line) for line in run(*asked, *more)[1].splitlines()]
+        for more in ((), ("--cascade", "4x8:20"))
+    )
+    assert [hit["id"] for hit in found] == [hit["id"] for hit in exact]
+    scores = [hit["score"] for hit in exact]
+    assert [hit["score"] for hit in found] == pytest.approx(scores, abs=1e-5)
+
+
+def test_a_cascade_returns_no_more_pages_than_it_keeps(run, index):
+    _, out, _ = run("search", index, "whales", "--json", "-k", "1", "--cascade", "1x1:1")
+    assert len(out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("cascade", "problem"),
+    [
+        ("4x1", "is written like"),
+        ("4x1:10,4x4:20", "keeps more"),
+        ("8x1:10", "larger than"),
+        ("~4x1:10", "no"),
+        ("4x1:9", "Keep more"),
+    ],
+)
+def test_a_wrong_cascade_is_one_line(run, index, cascade, problem):
+    assert problem in one_line_error(run("search", index, "whales", "--cascade", cascade))
+
+
+def test_many_queries_are_told_what_they_cost(run, index, tmp_path):
+    file = tmp_path / "queries.jsonl"
+    file.write_text('{"id": "a", "query": "whales"}\n')
+    asked = ("search", index, "--queries", file, "-b", "2x4", "--cascade", "4x1:20")
+    answer = json.loads(run(*asked)[1])
+    assert set(answer) >= {"id", "budget", "cascade", "encode_ms", "score_ms", "hits"}
+    assert (answer["budget"], answer["cascade"]) == ("2x4", "4x1:20")
+
+
 def test_indexing_can_report_in_json(run, documents, index, model):
     _, out, _ = run("index", documents, "--out", index, "--model", model, "--json")
     assert json.loads(out)["unchanged"] == 2
-
-
-def one_line_error(result):
-    code, out, err = result
-    assert code == 1
-    assert out == ""
-    assert err.startswith("Error: ")
-    assert len(err.strip().splitlines()) == 1
-    return err
 
 
 def test_an_unknown_or_empty_folder_is_one_line(run, tmp_path):
