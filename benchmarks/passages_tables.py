@@ -7,17 +7,18 @@ from tables import markdown, ranged
 
 Results = Mapping[str, Any]
 
+CORPORA = ("passages", "demo")
+
 
 def passages_tables(results: Results) -> dict[str, str]:
     """Of `passages.json`."""
     cases = results["cases"]
     found = {}
-    for corpus in ("passages", "demo"):
+    for corpus in CORPORA:
         found[f"losses-{corpus}"] = losses_table(cases[f"{corpus}-losses"]["rows"])
-    rows = {corpus: cases[f"{corpus}-cascades"]["rows"] for corpus in ("passages", "demo")}
-    found["cascades"] = cascades_table(rows)
-    rows = {corpus: cases[f"{corpus}-certified"]["rows"] for corpus in ("passages", "demo")}
-    found["certified"] = certified_table(rows)
+    for part, table in {"cascades": cascades_table, "certified": certified_table}.items():
+        rows = {one: cases[f"{one}-{part}"]["rows"] for one in CORPORA if f"{one}-{part}" in cases}
+        found[part] = table(rows)
     return found
 
 

@@ -47,8 +47,6 @@ from metaembed.storage import StorageType
 RESULTS = ROOT / "benchmarks/results/search.json"
 QUICK_RESULTS = ROOT / "build/bench/search.json"
 BATCHES = (1, 32)
-LONGEST_SECONDS = 100.0
-"""A peer that would take longer for a batch is left out there."""
 CHECKED_BATCHES = 8
 """Batches of different queries, through which each method goes in turn."""
 
@@ -112,7 +110,7 @@ def in_turn(method: Method, batches: list[np.ndarray]) -> Callable[[], object]:
     return lambda: method.searcher.search(next(endless), K)
 
 
-def run_case(case: Case, *, rounds: int, machine: Machine) -> dict[str, Any]:
+def run_case(case: Case, *, rounds: int, machine: Machine, longest: float) -> dict[str, Any]:
     result = {
         "provenance": provenance(synthetic=True),
         "num_items": case.num_items,
@@ -127,15 +125,17 @@ def run_case(case: Case, *, rounds: int, machine: Machine) -> dict[str, Any]:
                 corpus, methods, batch=batch, rounds=rounds, machine=machine
             )
             measured.append(found)
-            for name in slow_peers(methods, estimates, batch):
+            for name in slow_peers(methods, estimates, batch, longest):
                 del methods[name]
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {**result, "peak_memory_bytes": peak, "batches": measured}
 
 
-def slow_peers(methods: dict[str, Method], estimates: dict[str, float], batch: int) -> list[str]:
+def slow_peers(
+    methods: dict[str, Method], estimates: dict[str, float], batch: int, most: float
+) -> list[str]:
     """Peers that would take too long for the next, larger batch. Says so."""
-    longest = LONGEST_SECONDS * batch / max(BATCHES)
+    longest = most * batch / max(BATCHES)
     slow = [
         name
         for name, method in methods.items()
@@ -191,6 +191,7 @@ def run_apart(chosen: list[Case], arguments: argparse.Namespace) -> None:
     failed = []
     for case in chosen:
         command = [sys.executable, __file__, "--case", str(case), "--rounds", str(arguments.rounds)]
+        command += ["--longest", str(arguments.longest)]
         command += ["--out", str(arguments.out)] if arguments.out else []
         command += ["--quick"] if arguments.quick else []
         if subprocess.run(command, check=False).returncode:
@@ -204,6 +205,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", action="append", default=[], help="like 100000-128-16x64, or *")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--longest", type=float, default=100, help="seconds of a batch that a peer may take"
+    )
     parser.add_argument("--quick", action="store_true", help="2,000 items")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--list", action="store_true", help="only list the cases")
@@ -217,7 +221,9 @@ def main() -> None:
     if len(chosen) > 1:
         return run_apart(chosen, arguments)
     machine = Machine(buffer_bytes=2**26) if arguments.quick else Machine()
-    result = run_case(chosen[0], rounds=arguments.rounds, machine=machine)
+    result = run_case(
+        chosen[0], rounds=arguments.rounds, machine=machine, longest=arguments.longest
+    )
     out = arguments.out or (QUICK_RESULTS if arguments.quick else RESULTS)
     store(out, str(chosen[0]), result)
     return None
