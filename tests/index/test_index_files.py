@@ -286,7 +286,7 @@ DAMAGE = {
     "manifest is not text": (write("manifest.json", b"\xff\xfe"), "manifest.json is not valid"),
     "manifest is a folder": (
         lambda path: ((path / "manifest.json").unlink(), (path / "manifest.json").mkdir()),
-        "cannot be read: Is a directory",
+        "manifest.json is not a file",
     ),
     "manifest is a list": (write("manifest.json", b"[]"), "format is not 'metaembed-index'"),
     "manifest nests": (write("manifest.json", b"[" * 10**5), "manifest.json is not valid"),

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from metaembed.errors import IndexFormatError
-from metaembed.index.disk import damaged
+from metaembed.index.disk import damaged, require_plain
 
 BUSY_SECONDS = 30.0
 """How long a commit waits for readers and a reader for a commit; each holds its lock briefly."""
@@ -44,6 +44,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         if not path.is_file():
             raise damaged(self._name, f"{path.name} is missing")
+        for suffix in ("-journal", "-wal", "-shm"):
+            require_plain(path.with_name(path.name + suffix), of=self._name)
         with self._translated():
             # Opened for writing even to read: a reader then completes the rollback of a writer
             # that crashed. SQLite falls back to reading where it may not write.

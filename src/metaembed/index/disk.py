@@ -1,6 +1,7 @@
 """Writing that survives a crash, and the lock that keeps writers apart."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,29 @@ def replace_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def require_plain(path: Path, *, of: str, largest: int | None = None) -> None:
+    """Raise `IndexFormatError` unless there is nothing at `path` or an ordinary file.
+
+    Opening a pipe would wait for ever, and a file of more than `largest` bytes is not what it says.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise unreadable(of, error) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise damaged(of, f"{path.name} is not a file")
+    if largest is not None and found.st_size > largest:
+        raise damaged(of, f"{path.name} has {found.st_size} bytes")
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a closed file durable."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -63,6 +87,7 @@ def write_lock(path: Path, *, of: str) -> Iterator[None]:
     is missing this does nothing: there the catalog's own lock, which a writer holds as well, keeps
     a second writer out, after a wait.
     """
+    require_plain(path, of=of)
     try:
         file = path.open("ab")
     except OSError as error:

@@ -35,11 +35,12 @@ from pydantic import (
 from metaembed import storage
 from metaembed.budget import Budget, parse_groups
 from metaembed.errors import IndexFormatError
-from metaembed.index.disk import replace_file, unreadable
+from metaembed.index.disk import replace_file, require_plain, unreadable
 from metaembed.index.layout import Plane
 from metaembed.storage import StorageType
 
 FORMAT = "metaembed-index"
+MAX_MANIFEST_BYTES = 2**20
 FORMAT_VERSION = 2
 
 IndexType = Literal["float32", "float16", "bfloat16", "int8", "int4"]
@@ -156,6 +157,7 @@ def new_manifest(
 def read_manifest(path: Path) -> Manifest:
     """Read `manifest.json`; `IndexFormatError` when it is missing, newer or damaged."""
     folder = path.parent
+    require_plain(path, of=folder.name, largest=MAX_MANIFEST_BYTES)
     try:
         text = path.read_text(encoding="utf-8")
         fields = json.loads(text)

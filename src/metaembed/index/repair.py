@@ -18,7 +18,7 @@ from jaxtyping import Int
 from metaembed.errors import IndexFormatError
 from metaembed.index import legacy
 from metaembed.index.catalog import Catalog
-from metaembed.index.disk import sync_folder, unwritable, write_lock
+from metaembed.index.disk import sync_file, sync_folder, unwritable, write_lock
 from metaembed.index.manifest import read_manifest
 from metaembed.index.records import decode_metadata, is_id
 from metaembed.index.segments import Segments
@@ -80,6 +80,9 @@ class _Work:
             with self._catalog.reading():  # what a crashed writer left is rolled back now
                 self._catalog.version()
                 shutil.copyfile(self._path / CATALOG, copy)
+                sync_file(copy)
+                sync_folder(folder)
+                sync_folder(self._path)
             yield
             is_changed = bool(self.lines)
         finally:

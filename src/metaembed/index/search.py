@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from metaembed.budget import Budget
+from metaembed.errors import IndexFormatError
 from metaembed.index.cascade import Cascade, Stage
 from metaembed.index.fusion import reciprocal_rank_fusion
 from metaembed.index.snapshot import Snapshot
@@ -59,6 +60,8 @@ def hybrid(
     sequences = snapshot.sequences_at(by_vectors.positions).tolist()
     allowed = snapshot.sequences if is_filtered else None
     with store.reading():
+        if store.catalog.version() != snapshot.version:  # the words would be of a later state
+            raise IndexFormatError(f"Index {snapshot.name!r} has changed. Search again.")
         lexical = store.catalog.texts()
         by_words = [lexical.rank(text, limit=depth, allowed=allowed) for text in texts]
     return [

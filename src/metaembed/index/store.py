@@ -71,6 +71,9 @@ class Store:
         """
         existed = path.is_dir()
         try:
+            new_parents = [path.parent]  # folders that get a new name in them
+            while not new_parents[-1].exists():
+                new_parents.append(new_parents[-1].parent)
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise FileExistsError
@@ -89,7 +92,8 @@ class Store:
                     fill(catalog, Segments(path / SEGMENTS, manifest))
             # Last: a folder without a manifest is not an index yet.
             write_manifest(path / MANIFEST, manifest)
-            sync_folder(path.parent)
+            for parent in new_parents:
+                sync_folder(parent)
         except BaseException as error:
             _remove_created(path, keep_folder=existed)
             if isinstance(error, OSError):
