@@ -29,7 +29,7 @@ class Acknowledgements:
     """A file with a byte for every state that is certain; it outlives its writer."""
 
     def __init__(self, path):
-        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        self._descriptor = insist(os.open, path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
     def add(self, number):
         """One system call, after the index's call has returned."""
