@@ -69,31 +69,30 @@ class Chain:
         assert files == {"manifest.json", "catalog.sqlite", "segments", "lock"}
 
     @contextlib.contextmanager
-    def readers(self, number):
+    def readers(self):
         """Let processes search all the time, and require that all they see was ever true."""
         stop = self._folder / "stop"
-        outs = [self._folder / f"seen-{n}" for n in range(number)]
+        outs = [self._folder / f"seen-{kind}" for kind in range(len(plans.SEARCHES))]
         processes = [
-            children.start(read, self.path, self.acknowledged, stop, out, n % 2)
-            for n, out in enumerate(outs)
+            children.start(read, self.path, self.acknowledged, stop, out, kind)
+            for kind, out in enumerate(outs)
         ]
         try:
             yield
         finally:
             stop.touch()
             codes = [children.finish(process) for process in processes]
-        assert codes == [0] * number
-        for out in outs:
-            self._require_true(json.loads(out.read_text()))
+        assert set(codes) == {0}
+        for out, (_, expected) in zip(outs, plans.SEARCHES, strict=True):
+            self._require_true(json.loads(out.read_text()), expected)
 
-    def _require_true(self, report):
-        assert report["problem"] is None
-        truth = [json.dumps(plans.hits(state, self.options["dtype"])) for state in self.history]
+    def _require_true(self, report, expected):
+        assert report["problem"] is None, report["problem"]
+        truth = [json.dumps(expected(state, self.options["dtype"])) for state in self.history]
         last = 0
         for before, after, number in report["seen"]:
             # Not before what was acknowledged, nor what it has seen; nothing that was not to be.
-            first = max(before - 1, last)
-            window = range(first, min(after + 3, len(truth)))
+            window = range(max(before - 1, last), min(after + 3, len(truth)))
             last = next((n for n in window if truth[n] == report["states"][number]), None)
             assert last is not None, f"a reader saw none of the states {window}"
 
@@ -128,8 +127,7 @@ def require_one_of(path, states):
             assert vectors.tobytes() == plans.vectors(id, version, index.dtype).tobytes()
             assert index.get([id]) == [plans.metadata(id, version)]
             assert index.texts([id]) == [plans.text(id, version)]
-        assert plans.found(index) == plans.hits(held, index.dtype)
-        assert plans.found_by_sketch(index) == plans.hits(held, index.dtype)
-        assert plans.found_with_words(index) == plans.hybrid_hits(held, index.dtype)
+        for search, expected in plans.SEARCHES:
+            assert search(index) == expected(held, index.dtype)
         # Where nothing changes, as in a compaction, the later state is as true.
         return len(pairs) - 1 - pairs[::-1].index(list(held.items()))

@@ -194,6 +194,10 @@ def found_with_words(index):
     return [[hit.id, hit.score, hit.metadata["v"]] for hit in best]
 
 
+SEARCHES = ((found, hits), (found_by_sketch, hits), (found_with_words, hybrid_hits))
+"""Each with what it has to give."""
+
+
 def _random_operation(random, state, version):
     """An operation and the next version."""
     kinds = ["add", "upsert", "delete", "compact", "extend", "merge"]

@@ -59,7 +59,7 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path, tally, die
     for first in range(numbers.start, numbers.stop, TRIALS_OF_A_CHAIN):
         last = min(first + TRIALS_OF_A_CHAIN, numbers.stop)
         chain = begin(tmp_path / str(first), first)
-        with chain.readers(2):
+        with chain.readers():
             for number in range(first, last):
                 random = np.random.default_rng(number)
                 operations = chain.plan(number)

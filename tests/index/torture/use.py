@@ -139,6 +139,14 @@ def _note(file, **fields):
     file.flush()
 
 
+def repair_within_limits(path, log):
+    """Repair an index, or say in a line that it cannot be repaired."""
+    limit_memory()
+    wrong = []
+    attempt(lambda: Index.repair(path), wrong)
+    Path(log).write_text("\n".join(wrong))
+
+
 SPECIAL = ("fifo", "folder", "zeros", "nothing", "dangling", "loop", "outside", "huge")
 
 

@@ -14,6 +14,7 @@ import metaembed.index
 from metaembed.errors import MetaEmbedError
 from metaembed.index import Index, npy
 from metaembed.index.database import Database
+from metaembed.kernels import kernel_name
 from tests.index.torture import plans
 
 CODE = str(Path(metaembed.index.__file__).parent)
@@ -66,6 +67,7 @@ def carry_out(index, operations, acknowledged):
 
 def write_until_refused(path, plan, acknowledged, report, ready=None):
     """Carry out a plan up to the first error that says what it is, in one line."""
+    kernel_name()  # it is loaded before anything fails
     if ready is not None:
         ready.recv_bytes()
     try:
@@ -78,6 +80,9 @@ def write_until_refused(path, plan, acknowledged, report, ready=None):
     except MetaEmbedError as error:
         insist(Path(report).write_text, str(error))
         sys.exit(REFUSED)
+    except Exception:
+        insist(Path(report).write_text, traceback.format_exc())
+        sys.exit(1)
 
 
 @contextlib.contextmanager
@@ -132,10 +137,10 @@ def kill_at_byte(number):
 def read(path, acknowledged, stop, out, kind):
     """Search until told to stop; list what was seen, and what was acknowledged before and after.
 
-    Of the two kinds of reader one maps even the smallest files, and goes by the sketch.
+    `kind` is one of `plans.SEARCHES`; every second one maps even the smallest files.
     """
-    search = (plans.found, plans.found_by_sketch)[kind]
-    npy.SMALL_BYTES = (npy.SMALL_BYTES, 0)[kind]
+    search, _ = plans.SEARCHES[kind]
+    npy.SMALL_BYTES = (npy.SMALL_BYTES, 0)[kind % 2]
     states, seen, problem = {}, [], None
     counter = Acknowledgements(acknowledged)
     try:
@@ -183,6 +188,23 @@ def die_in_a_commit(path):
         catalog.database.execute("PRAGMA cache_size = 1")
         catalog.database.execute("UPDATE items SET metadata = printf('%.*c', 90000, 'x')")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stat_in_every_way(path, other, report, ready):
+    """Open, search, write and merge, up to the first error that says what it is."""
+    kernel_name()
+    ready.recv_bytes()
+    try:
+        with Index.open(path) as index, Index.open(other) as source:
+            plans.found(index)
+            index.upsert(*plans.items({"new": 1}, index.dtype))
+            index.merge([source], replace=True)
+            index.compact()
+    except MetaEmbedError:
+        sys.exit(REFUSED)
+    except Exception:
+        insist(Path(report).write_text, traceback.format_exc())
+        sys.exit(1)
 
 
 def refused_everywhere(path, source, report, user=None):
