@@ -69,7 +69,7 @@ class Chain:
         assert files == {"manifest.json", "catalog.sqlite", "segments", "lock"}
 
     @contextlib.contextmanager
-    def readers(self):
+    def readers(self, tally):
         """Let processes search all the time, and require that all they see was ever true."""
         stop = self._folder / "stop"
         outs = [self._folder / f"seen-{kind}" for kind in range(len(plans.SEARCHES))]
@@ -84,7 +84,9 @@ class Chain:
             codes = [children.finish(process) for process in processes]
         assert set(codes) == {0}
         for out, (_, expected) in zip(outs, plans.SEARCHES, strict=True):
-            self._require_true(json.loads(out.read_text()), expected)
+            report = json.loads(out.read_text())
+            self._require_true(report, expected)
+            tally["searches beside them"] += report["searches"]
 
     def _require_true(self, report, expected):
         assert report["problem"] is None, report["problem"]

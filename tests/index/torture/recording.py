@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import metaembed.index
 from tests.index.torture import children
 
 CALLS = (
@@ -33,7 +35,8 @@ def record(log, function, *arguments):
     """
     command = ["strace", "-o", str(log), "-xx", "-s", str(2**24), "-e", f"trace={CALLS}"]
     module = [sys.executable, "-m", "tests.index.torture.writer"]
-    environment = {"PYTHONPATH": str(children.ROOT), "PATH": "/usr/bin:/bin"}
+    source = Path(metaembed.index.__file__).parents[2]
+    environment = {"PYTHONPATH": f"{children.ROOT}{os.pathsep}{source}", "PATH": os.environ["PATH"]}
     subprocess.run(
         [*command, *module, json.dumps([function, *arguments], default=str)],
         env=environment | children.ENVIRONMENT,

@@ -53,13 +53,13 @@ def at_a_system_call(chain, random, plan):
     return children.run_injected(injection, chain.path.parent / "strace", write, *arguments)
 
 
-@trials(few=3, many=150)
+@trials(few=3, many=250)
 @pytest.mark.parametrize("die", [at_a_line, at_a_time, at_a_byte, at_a_system_call])
 def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path, tally, die, numbers):
     for first in range(numbers.start, numbers.stop, TRIALS_OF_A_CHAIN):
         last = min(first + TRIALS_OF_A_CHAIN, numbers.stop)
         chain = begin(tmp_path / str(first), first)
-        with chain.readers():
+        with chain.readers(tally):
             for number in range(first, last):
                 random = np.random.default_rng(number)
                 operations = chain.plan(number)
@@ -85,7 +85,7 @@ def begin(folder, number):
     return Chain(folder, options)
 
 
-@trials(few=3, many=60)
+@trials(few=3, many=100)
 def test_an_upgrade_that_is_killed_has_happened_or_not(tmp_path, tally, numbers):
     state = dict.fromkeys(plans.IDS[:9], 0)
     with plans.create(tmp_path / "old", plans.OPTIONS[0]) as index:

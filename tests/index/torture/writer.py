@@ -141,20 +141,22 @@ def read(path, acknowledged, stop, out, kind):
     """
     search, _ = plans.SEARCHES[kind]
     npy.SMALL_BYTES = (npy.SMALL_BYTES, 0)[kind % 2]
-    states, seen, problem = {}, [], None
+    states, seen, problem, num_searches = {}, [], None, 0
     counter = Acknowledgements(acknowledged)
     try:
         with Index.open(path) as index:
             while not stop.exists():
                 before = counter.count()
                 state = states.setdefault(json.dumps(search(index)), len(states))
+                num_searches += 1
                 observation = (before, counter.count(), state)
                 if not seen or seen[-1] != observation:
                     seen.append(observation)
                 time.sleep(0.003)
     except Exception as error:
         problem = "".join(traceback.format_exception(error))
-    out.write_text(json.dumps({"states": list(states), "seen": seen, "problem": problem}))
+    report = {"states": list(states), "seen": seen, "problem": problem, "searches": num_searches}
+    out.write_text(json.dumps(report))
 
 
 def create(path, options, acknowledged, kill=None):
