@@ -102,6 +102,15 @@ def test_a_second_run_encodes_only_what_changed(library, folder):
     assert not [text for text in texts.values() if "rise" in text]
 
 
+def test_an_index_most_of_which_is_deleted_is_compacted(library, folder):
+    index_folder(library, folder)
+    for word in WORDS[:-1]:
+        (folder / f"{word}.txt").unlink()
+    index_folder(library, folder)
+    assert library.index.stats()[:3] == (3, 0, 1)
+    assert library.index.verify() == []
+
+
 def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
     library, folder, model, tmp_path, monkeypatch
 ):

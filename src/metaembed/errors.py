@@ -14,9 +14,17 @@ The command line turns these into one-line messages. Anything else that escapes 
 keeps its traceback.
 """
 
+import re
+
+MAX_LENGTH = 1000
+"""Of a message. What it quotes may come from a damaged file and be of any length."""
+
 
 class MetaEmbedError(Exception):
     """Base class; catch this to catch every deliberate error."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class BudgetError(MetaEmbedError, ValueError):
@@ -49,3 +57,17 @@ class PageError(MetaEmbedError):
 
 class RecipeError(MetaEmbedError, ValueError):
     pass
+
+
+def one_line(text: object, *, limit: int = MAX_LENGTH) -> str:
+    r"""Make a line of a text: with control characters escaped, and without its middle if too long.
+
+    >>> one_line("bad\x07\n  line"), one_line("abcdefghij", limit=7)
+    ('bad\\x07 line', 'abcd…ij')
+    """
+    line = re.sub(r"\s+", lambda space: space[0] if space[0].isprintable() else " ", str(text))
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line.strip())
+    if len(line) <= limit:
+        return line
+    end = limit // 3
+    return f"{line[: limit - end - 1]}…{line[-end:]}"

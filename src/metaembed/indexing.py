@@ -25,8 +25,6 @@ OVERLAP_TOKENS = 32
 """Shared by neighbours, so that no sentence is only ever seen cut in two."""
 CHUNK = 128
 """Passages encoded, stored and recorded together: the most that an interruption can cost."""
-MAX_SEGMENTS = 16
-"""An index in more pieces than this is put together at the end."""
 MAX_SOURCE = 900
 """Longest path of a file below its folder: ids carry it and are bounded."""
 THUMBNAIL_SIDE = 320
@@ -138,7 +136,8 @@ class _Run:
             self._tell(source)
             self._read(source, path)
         self._store()
-        if self.library.index.stats().segments > MAX_SEGMENTS:
+        stats = self.library.index.stats()
+        if stats.deleted > stats.items:  # most of what is on disk is read by nobody
             self.library.index.compact()
         self._tell("")
         return self.report

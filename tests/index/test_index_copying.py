@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metaembed.errors import BudgetError, IndexFormatError, IndexMismatchError
-from metaembed.index import Index, planes, store
+from metaembed.index import Index, copying, merging, planes
 from metaembed.storage import decode, encode
 from tests.index.examples import FORMAT_1, grid, make_index, pairs, saved, sql, unit
 
@@ -205,14 +205,14 @@ def test_a_copy_goes_neither_over_something_nor_into_its_source(tmp_path):
 def test_a_copy_is_of_the_state_when_it_began(tmp_path, monkeypatch):
     with make(tmp_path / "idx") as index:
         expected = everything(index)
-        sound_blocks = store.Store.sound_blocks
+        sound_blocks = copying.sound_blocks
 
         def interrupted(*arguments):
             index.delete(["0-0"])
             index.add(["late"], unit(1, 8, 6))
             return sound_blocks(*arguments)
 
-        monkeypatch.setattr(store.Store, "sound_blocks", interrupted)
+        monkeypatch.setattr(copying, "sound_blocks", interrupted)
         with index.copy(tmp_path / "copy") as copy:
             assert everything(copy) == expected
         monkeypatch.undo()
@@ -222,7 +222,13 @@ def test_a_copy_is_of_the_state_when_it_began(tmp_path, monkeypatch):
             index.compact()
             return sound_blocks(*arguments)
 
-        monkeypatch.setattr(store.Store, "sound_blocks", compacted)
+        before = everything(index)
+        monkeypatch.setattr(copying, "sound_blocks", compacted)
+        with index.copy(tmp_path / "late") as copy:  # small segments are held
+            assert everything(copy) == before
+        index.delete(["0-1"])
+        monkeypatch.setattr(merging, "SEGMENT_BYTES", 1)
+        monkeypatch.setattr(copying, "sound_blocks", compacted)
         with pytest.raises(IndexFormatError, match="is missing"):
             index.copy(tmp_path / "other")
         assert not (tmp_path / "other").exists()
@@ -240,7 +246,7 @@ def test_indexes_are_merged_in_order(tmp_path):
         assert np.array_equal(a.embeddings(ids), np.concatenate(held))
         assert a.get(["3-8"]) == [{"n": 8}]
         assert a.verify() == []
-        assert a.stats()[:3] == (24, 1, 4)
+        assert a.stats()[:3] == (24, 0, 2)  # the first 8 rows took the smaller segments in
         assert len(b) == 8
         assert a.merge([]) == 0
 
@@ -250,10 +256,16 @@ def test_codes_of_one_type_are_merged_bit_for_bit(tmp_path, monkeypatch, dtype):
     options = {"dtype": dtype, "sketch": "binary"}
     with make(tmp_path / "a", seed=1, **options) as a, make(tmp_path / "b", seed=2, **options) as b:
         monkeypatch.setattr(planes, "encode", None)
-        a.merge([b])
+        a.compact()
         b.compact()
-        merged, expected = saved(a.path, 3), arrays(b.path)
-        assert all(np.array_equal(merged[name], expected[name]) for name in expected)
+        expected = [arrays(index.path) for index in (a, b)]
+        a.merge([b])
+        merged = saved(a.path, 4)
+        assert all(np.array_equal(merged[name], expected[1][name]) for name in merged)
+        a.compact()
+        merged = arrays(a.path)
+        for name in merged:
+            assert np.array_equal(merged[name], np.concatenate([one[name] for one in expected]))
 
 
 def test_another_type_is_merged_into_the_type_that_is_there(tmp_path):

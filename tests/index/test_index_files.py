@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from metaembed.errors import IndexFormatError
-from metaembed.index import Index, catalog, npy, planes, segments
+from metaembed.index import Index, catalog, hits, npy, planes, segments
 from metaembed.index.disk import write_lock
 from tests.index.examples import (
     FORMAT_1,
@@ -614,16 +614,29 @@ def test_a_search_survives_a_compaction_in_its_middle(path, monkeypatch):
 
 def test_a_search_that_is_always_overtaken_holds_the_others_at_last(path, monkeypatch):
     with Index.open(path) as writer, Index.open(path) as reader:
-        hits, commits = reader._hits, []
+        items_of, commits = hits._items_of, []
 
         def overtaken(*arguments):
             if len(commits) < 4:
                 commits.append(writer.upsert(writer.ids(), grid(6, 4, 4)))
-            return hits(*arguments)
+            return items_of(*arguments)
 
-        monkeypatch.setattr(reader, "_hits", overtaken)
+        monkeypatch.setattr(hits, "_items_of", overtaken)
         assert len(reader.search(QUERY, k=99)[0]) == 6
         assert len(commits) == 4
+
+
+def test_a_commit_within_a_tick_of_the_clock_is_seen_by_the_next_search(path, monkeypatch):
+    with Index.open(path) as writer, Index.open(path) as reader:
+        monkeypatch.setattr(reader._store, "_look", lambda: (0, 0, 0))  # as if nothing changed
+        before = {hit.id for hit in reader.search(QUERY, k=99)[0]}
+        writer.upsert(["new"], grid(1, 4, 4))
+        writer.delete(["0"])
+        assert {hit.id for hit in reader.search(QUERY, k=99)[0]} == (before | {"new"}) - {"0"}
+        cheap = {"n": {"lt": 6}}
+        reader.search(QUERY, filter=cheap)
+        writer.delete(["1"])
+        assert "1" not in {hit.id for hit in reader.search(QUERY, k=99, filter=cheap)[0]}
 
 
 def test_threads_share_an_index_while_one_of_them_writes(path):
@@ -745,7 +758,7 @@ def test_an_index_without_write_permission_can_be_read():
         if os.geteuid() == 0:
             os.setuid(65534)
         with Index.open(sys.argv[1]) as index:
-            print(index.embeddings(index.ids()).shape)
+            print(index.embeddings(index.ids()).shape, index.verify())
             try:
                 index.delete(["0"])
             except IndexFormatError as error:
@@ -753,7 +766,8 @@ def test_an_index_without_write_permission_can_be_read():
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "idx"
-        make_index(path).close()
+        with make_index(path, items=5) as index:
+            index.add(["x"], grid(1, 4, 4), texts=["a whale"])
         for file in (*path.rglob("*"), path):
             file.chmod(0o555 if file.is_dir() else 0o444)
         path.parent.chmod(0o755)
@@ -761,7 +775,7 @@ def test_an_index_without_write_permission_can_be_read():
         for file in (path, *path.rglob("*")):
             file.chmod(0o755)
     assert done.stdout.splitlines() == [
-        "(6, 4, 4)",
+        "(6, 4, 4) []",
         "Index 'idx' cannot be written: Permission denied. "
         "Check the permissions and the free space.",
     ]

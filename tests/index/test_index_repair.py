@@ -10,6 +10,7 @@ import pytest
 
 from metaembed.errors import IndexFormatError
 from metaembed.index import Index
+from metaembed.index.checks import verify
 from metaembed.index.disk import write_lock
 from tests.index.examples import FORMAT_1, grid, make_index, sql
 
@@ -91,7 +92,7 @@ def test_a_segment_that_is_missing_is_forgotten(path):
     shutil.rmtree(path / "segments" / "1")
     report = Index.repair(path)
     assert report.lost == ("0", "1", "3", "4", "5")
-    assert report.lines[0].startswith("Segment 1 is given up. Index 'idx' is damaged: 1/")
+    assert report.lines[0].startswith("Segment 1 is given up. Index 'idx': 1/")
     assert [file.name for file in (path / "damaged").iterdir()] == ["catalog.sqlite"]
     require_sound(path, ["x", "y", "z"])
 
@@ -220,7 +221,7 @@ def test_version_1_is_repaired_and_upgraded(tmp_path):
     (path / "segments" / "2" / "plane-0-1.npy").unlink()
     report = Index.repair(path)
     # b and the item called twice claim one row, and which of them has it is not known.
-    assert report.lost == ("outside", "nowhere", "b", "twice", "c")
+    assert report.lost == ("c", "nowhere", "outside", "b", "twice")
     with Index.open(path) as index:
         assert (index.ids(), index.verify()) == (["a"], [])
 
@@ -304,3 +305,135 @@ def test_verifying_tells_how_far_it_is(path):
     assert told == sorted(told)
     assert told[-1] == (sum(sizes), sum(sizes))
     assert len(told) == len(sizes)
+
+
+def test_everything_that_is_wrong_is_listed_although_the_index_does_not_open(path):
+    (path / "segments" / "1" / "plane-0-1.npy").unlink()
+    flip(path / "segments" / "1" / "plane-1-4.npy")
+    (path / "segments" / "2" / "plane-0-1.npy").write_bytes(b"")
+    flip(path / "segments" / "3" / "plane-0-1.npy")
+    sql(
+        path,
+        "UPDATE segments SET num_rows = 0 WHERE number = 2",
+        "UPDATE items SET metadata = '{' WHERE id = '4'",
+        "UPDATE sqlite_sequence SET seq = 'x' WHERE name = 'items'",
+    )
+    with pytest.raises(IndexFormatError, match="is damaged.*`metaembed index repair`"):
+        Index.open(path)
+    assert verify(path) == [
+        "Index 'idx': segment 2 has 0 rows (catalog.sqlite).",
+        "Index 'idx': the metadata of an item is not JSON (catalog.sqlite).",
+        "Index 'idx': the last of its items has number 'x' (catalog.sqlite).",
+        "Index 'idx': 1/plane-0-1.npy is missing.",
+        "Index 'idx': 1/plane-1-4.npy differs from its checksum.",
+        "Index 'idx': 3/plane-0-1.npy differs from its checksum.",
+    ]
+    (path / "manifest.json").write_text("{")
+    shutil.rmtree(path / "segments")
+    lines = verify(path)
+    assert "manifest.json is not valid" in lines[0]
+    assert lines[1] == "Index 'idx': its folder 'segments' is missing."
+    assert len(lines) == 5
+    (path / "catalog.sqlite").unlink()
+    assert verify(path)[2:] == ["Index 'idx': catalog.sqlite is missing."]
+
+
+@pytest.fixture
+def path_with_texts(tmp_path):
+    path = tmp_path / "idx"
+    with make_index(path, items=3, groups=GROUPS) as index:
+        texts = ["a whale in the sea", "the price of bread", "a fox and a whale"]
+        index.add(["x", "y", "z"], grid(3, 4, 4), texts=texts)
+    return path
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE texts_docsize SET id = 99 WHERE id = 5",
+        "DELETE FROM texts_docsize",
+        "DELETE FROM texts_data WHERE id > 1",
+        "UPDATE texts_data SET block = zeroblob(length(block))",
+        "DELETE FROM texts_config",
+        "DROP TABLE texts_idx",
+        "DROP TABLE texts_data",
+    ],
+)
+def test_full_text_search_is_verified_and_taught_anew(path_with_texts, statement):
+    path = path_with_texts
+    sql(path, statement)
+    assert [line for line in verify(path) if "full-text search does not know its texts" in line]
+    assert Index.repair(path) == (
+        (
+            "Full-text search did not know its texts; it has read them anew.",
+            "The catalog as it was is in damaged/catalog.sqlite.",
+        ),
+        (),
+    )
+    with Index.open(path) as index:
+        assert index.verify() == []
+        assert index.texts(["x", "0"]) == ["a whale in the sea", None]
+        best = index.search(np.zeros((1, 2, 4)), texts=["bread"], k=1)
+        assert best[0][0].id == "y"
+    assert Index.repair(path) == ((), ())
+
+
+def test_of_texts_only_those_that_cannot_be_read_are_lost(path_with_texts):
+    path = path_with_texts
+    sql(path, "UPDATE texts_content SET c0 = CAST(x'80' AS TEXT) WHERE id = 5")
+    report = Index.repair(path)
+    assert "1 texts cannot be read and are lost; their items are not." in report.lines
+    assert report.lost == ()
+    with Index.open(path) as index:
+        assert index.verify() == []
+        assert index.texts(["x", "y", "z"]) == ["a whale in the sea", None, "a fox and a whale"]
+
+
+def test_texts_are_verified_beside_a_writer(path_with_texts):
+    before = files(path_with_texts)
+    with closing(sqlite3.connect(path_with_texts / "catalog.sqlite")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert verify(path_with_texts) == []
+    assert files(path_with_texts) == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "mended"),
+    [
+        ("UPDATE sqlite_sequence SET seq = 9223372036854775807", ["segments", "items"]),
+        ("UPDATE sqlite_sequence SET seq = 4611686018427387903 WHERE name = 'items'", ["items"]),
+        ("UPDATE sqlite_sequence SET seq = 'x' WHERE name = 'segments'", ["segments"]),
+        ("UPDATE sqlite_sequence SET seq = -1 WHERE name = 'segments'", ["segments"]),
+        ("INSERT INTO deleted VALUES (9223372036854775807)", []),
+        ("UPDATE items SET sequence = 9223372036854775807 WHERE id = 'z'", []),
+    ],
+)
+def test_numbers_from_which_nothing_can_go_on_are_put_right(path, statement, mended):
+    shutil.rmtree(path / "segments" / "3")
+    sql(path, statement)
+    report = Index.repair(path)
+    said = [f"The number of the last of the {counter} was wrong." for counter in mended]
+    assert [line for line in report.lines if line.startswith("The number")] == said
+    assert report.lost == ("z",)
+    require_sound(path, ["0", "1", "3", "4", "5", "x", "y"])
+    # 3 was a segment's once and must not be another's.
+    assert not (path / "segments" / "3").exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_said(path, tmp_path):
+    link = tmp_path / "loop"
+    link.symlink_to("loop")
+    with Index.open(path) as index:
+        for function in (
+            lambda: Index.open(tmp_path / ("x" * 300)),
+            lambda: Index.open(link),
+            lambda: Index.create(tmp_path / ("x" * 300), dim=4, groups=GROUPS),
+            lambda: Index.create(link, dim=4, groups=GROUPS),
+            lambda: Index.repair(link),
+            lambda: index.copy(link),
+            lambda: index.copy(tmp_path / ("x" * 300)),
+        ):
+            with pytest.raises(IndexFormatError) as caught:
+                function()
+            assert str(caught.value).isprintable()
+    assert all("Too many levels" in line for line in verify(link))

@@ -12,6 +12,7 @@ import typer
 
 from metaembed.budget import Budget
 from metaembed.errors import MetaEmbedError
+from metaembed.files import reason_of
 
 BudgetOption = Annotated[
     str | None,
@@ -99,7 +100,7 @@ def keep_freed_memory() -> None:
 
 def is_index(path: Path) -> bool:
     """Tell an index without importing what opens it."""
-    return (path / "manifest.json").exists()
+    return exists(path / "manifest.json")
 
 
 def require_index(path: Path) -> None:
@@ -112,8 +113,19 @@ def require_index(path: Path) -> None:
 
 def require_folder(folder: Path) -> Path:
     """Return an existing folder, or raise with what is wrong."""
-    if not folder.exists():
+    if not exists(folder):
         raise MetaEmbedError(f"There is no folder {str(folder)!r}.")
     if not folder.is_dir():
         raise MetaEmbedError(f"{str(folder)!r} is a file; give the folder that holds it.")
     return folder
+
+
+def exists(path: Path) -> bool:
+    """Raises `MetaEmbedError` where the system does not tell."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise MetaEmbedError(
+            f"Whether there is a {str(path)!r} cannot be told: {reason_of(error)}. "
+            "Check the path and the permissions."
+        ) from None

@@ -16,6 +16,7 @@ from metaembed.cli.options import (
     SketchChange,
     Storage,
     command,
+    exists,
     parse_budget,
     require_index,
 )
@@ -50,7 +51,7 @@ class IndexCommand(TyperCommand):
         commands: Any = typer.main.get_command(app)
         if args and args[0] in commands.commands:
             return commands.make_context(info_name, args, parent, **extra)
-        if args and not args[0].startswith("-") and not Path(args[0]).exists():
+        if args and not args[0].startswith("-") and not exists(Path(args[0])):
             for meant in get_close_matches(args[0], commands.commands, n=1):
                 raise MetaEmbedError(
                     f"There is no folder {args[0]!r}; did you mean `{command()} index {meant}`?"
@@ -78,7 +79,7 @@ def verify(index: IndexArgument, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(found, ensure_ascii=False))
     elif problems:
         for problem in problems:
-            typer.echo(" ".join(problem.split()))
+            typer.echo(problem)
         typer.echo(f"Next: {command()} index repair {index}", err=True)
     else:
         typer.echo(f"{index} is sound: {size} read.")

@@ -12,7 +12,9 @@ language and `manifest` the files of the format.
 [[Hit(id='b', score=0.5, metadata={'page': 2})]]
 """
 
-from metaembed.index.index import Hit, Index, IndexStats
+from metaembed.index.hits import Hit
+from metaembed.index.index import Index
 from metaembed.index.repair import Repair
+from metaembed.index.upkeep import IndexStats
 
 __all__ = ["Hit", "Index", "IndexStats", "Repair"]

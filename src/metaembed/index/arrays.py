@@ -16,6 +16,10 @@ BLOCK_ELEMENTS = 2**22
 """Numbers that are looked at or converted at once: 16 MiB in float32, in about five temporaries."""
 
 
+FITS_ALL = 6e4
+"""No storage type is too narrow for it."""
+
+
 def as_vectors(
     vectors: VectorsLike, *, dim: int, dtype: StorageType, side: str
 ) -> Float[np.ndarray, "N r dim"]:
@@ -47,6 +51,8 @@ def is_finite(array: np.ndarray, dtype: StorageType) -> bool:
     with np.errstate(all="ignore"):
         for start in range(0, len(array), step):
             peak = np.abs(array[start : start + step]).max().astype(np.float32)
+            if peak <= FITS_ALL:
+                continue
             if not np.isfinite(peak) or not np.isfinite(
                 decode(encode(peak[None, None, None], dtype))
             ):

@@ -1,6 +1,7 @@
 """Items on their way in: checked, and collected into segments of a useful size."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,11 @@ from metaembed.errors import IndexMismatchError
 from metaembed.index.arrays import VectorsLike, as_vectors
 from metaembed.index.catalog import Item
 from metaembed.index.layout import Plane
+from metaembed.index.merging import SEGMENT_BYTES
 from metaembed.index.planes import Block, cut, encoded_blocks
 from metaembed.index.records import checked_texts, encode_metadata, new_ids
 from metaembed.index.store import Store
-
-SEGMENT_BYTES = 2**28
-"""Of stored vectors, or of ids and metadata, that `extend` collects before it writes them."""
+from metaembed.index.writer import insert, known_ids
 
 Metadata = Sequence[Mapping[str, Any]] | None
 TextList = Sequence[str | None] | None
@@ -92,7 +92,8 @@ class Collector:
         kept = sorted(positions.values())
         items = [self._items[position] for position in kept]
         try:
-            self._store.insert(items, lambda plane: self._kept(plane, kept), replace=self._replace)
+            blocks = partial(self._kept, kept)
+            insert(self._store, items, blocks, replace=self._replace)
         finally:
             self._clear()
 
@@ -103,7 +104,7 @@ class Collector:
             plane: [] for plane in self._store.manifest.layout
         }
 
-    def _kept(self, plane: Plane, positions: list[int]) -> Iterator[Block]:
+    def _kept(self, positions: list[int], plane: Plane) -> Iterator[Block]:
         chosen, start = np.array(positions, np.int64), 0
         for block in self._blocks[plane]:
             stop = start + len(block.stored.codes)
@@ -113,7 +114,7 @@ class Collector:
             start = stop
 
     def _require_new(self, ids: Sequence[str]) -> None:
-        """Find early what `Store.insert` would refuse."""
+        """Find early what `insert` would refuse."""
         if self._replace:
             return
         with self._store.reading():
@@ -121,7 +122,7 @@ class Collector:
         collected = {item.id for item in self._items}
         known += [id for id in ids if id in collected]
         if known:
-            raise self._store.known_ids(known, "Give replace=True to replace them.")
+            raise known_ids(self._store, known, "Give replace=True to replace them.")
 
 
 def extend(store: Store, batches: Iterable[RawBatch], *, replace: bool) -> int:

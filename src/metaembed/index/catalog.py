@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from metaembed.errors import one_line
 from metaembed.index import legacy
 from metaembed.index.columns import Value
+from metaembed.index.counters import MAX_NUMBER, next_number
 from metaembed.index.database import Database
-from metaembed.index.disk import damaged
+from metaembed.index.disk import DamageError, damaged
 from metaembed.index.filters import FIELD_VALUE, Condition, field_path
 from metaembed.index.planes import File
 from metaembed.index.segments import Segment
@@ -25,8 +27,8 @@ from metaembed.index.snapshot import Entry, make_entries
 from metaembed.index.texts import Texts
 
 SEQUENCE = np.dtype("<i8")
-
-MAX_SEQUENCE = 2**62
+MAX_LISTED = 64
+"""Numbers that a statement lists by themselves; more are passed as JSON."""
 
 # Numbers are never reused (AUTOINCREMENT), so that what a reader remembers of a deleted segment
 # or item can turn out missing but never wrong. Where an item lies follows from its sequence, so
@@ -113,11 +115,23 @@ class Catalog:
         ]
 
     def segments(self) -> dict[int, Segment]:
+        described, wrong = self.described()
+        for error in wrong.values():
+            raise error
+        return described
+
+    def described(self) -> tuple[dict[int, Segment], dict[int, DamageError]]:
+        """The segments whose records make sense, and what is wrong with those of the others."""
         files: dict[object, list[Record]] = {}
         for segment, *file in legacy.files(self.database) if self.is_legacy() else self._files():
             files.setdefault(segment, []).append(file)
-        found = self.database.execute("SELECT number, num_rows FROM segments ORDER BY number")
-        return {row[0]: self._segment(row, files.get(row[0], [])) for row in found}
+        described, wrong = {}, {}
+        for row in self.database.execute("SELECT number, num_rows FROM segments ORDER BY number"):
+            try:
+                described[row[0]] = self._segment(row, files.get(row[0], []))
+            except DamageError as error:
+                wrong[row[0]] = error
+        return described, wrong
 
     def entries(self, known: Mapping[int, Entry]) -> tuple[Entry, ...]:
         """The live rows of every segment, in the order of their sequences.
@@ -141,10 +155,25 @@ class Catalog:
         row = self.database.execute(
             "SELECT number, num_rows FROM segments WHERE number = ?", number
         ).fetchone()
-        files = [file for segment, *file in self._files() if segment == number]
+        files = self.database.execute(
+            "SELECT name, num_bytes, crc32 FROM files WHERE segment = ? ORDER BY name", number
+        )
         segment = self._segment(row, files)
         place = self.database.execute(f"{SELECT_ENTRY} WHERE number = ?", number).fetchone()
         return self._entry(segment, place, None)
+
+    def neighbours(self, numbers: Sequence[int]) -> tuple[Entry, ...]:
+        """The live rows of some segments that follow each other, in that order."""
+        placed = [self.entry(number) for number in numbers]
+        if not placed:
+            return ()
+        found = self.database.execute(
+            "SELECT sequence FROM deleted WHERE sequence BETWEEN ? AND ? ORDER BY sequence",
+            placed[0].first_sequence,
+            placed[-1].last_sequence,
+        )
+        dead = np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
+        return make_entries(self.name, placed, dead, {})
 
     def deleted(self) -> Int[np.ndarray, " n"]:
         found = self.database.execute("SELECT sequence FROM deleted ORDER BY sequence")
@@ -188,10 +217,11 @@ class Catalog:
         return np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
 
     def items(self, sequences: Collection[int]) -> dict[int, Item]:
+        few = len(sequences) <= MAX_LISTED
+        these = ", ".join("?" * len(sequences)) if few else "SELECT value FROM json_each(?)"
         found = self.database.execute(
-            "SELECT sequence, id, metadata FROM items "
-            "WHERE sequence IN (SELECT value FROM json_each(?))",
-            json.dumps(list(sequences)),
+            f"SELECT sequence, id, metadata FROM items WHERE sequence IN ({these})",
+            *(sequences if few else [json.dumps(list(sequences))]),
         )
         return {sequence: Item(self._text(id), metadata) for sequence, id, metadata in found}
 
@@ -227,24 +257,16 @@ class Catalog:
             self.database.execute(SET_VERSION)
 
     def next_segment(self) -> int:
-        return 1 + self._count(
-            """SELECT max(
-                coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'segments'), 0),
-                coalesce((SELECT max(number) FROM segments), 0))"""
-        )
+        return next_number(self.database, "segments", name=self.name)
 
     def next_sequence(self) -> int:
-        return 1 + self._count(
-            """SELECT max(
-                coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'items'), 0),
-                coalesce((SELECT max(sequence) FROM items), 0),
-                coalesce((SELECT max(sequence) FROM deleted), 0))"""
-        )
+        return next_number(self.database, "items", name=self.name)
 
     def add_segment(
         self, segment: Segment, first_sequence: int, sequences: Int[np.ndarray, " n"] | None
     ) -> None:
         """Name a segment; `sequences` None: consecutive from the first."""
+        self._require_room(segment, first_sequence)
         self.database.execute(
             "INSERT INTO segments VALUES (?, ?, ?, ?)",
             segment.number,
@@ -291,13 +313,18 @@ class Catalog:
             "INSERT INTO deleted VALUES (?)", ((one,) for one in sequences.tolist())
         )
 
-    def remove_segments(self) -> None:
-        """All of them, and with them the rows whose items are gone; the items stay."""
-        for table in ("files", "segments", "deleted"):
-            self.database.execute(f"DELETE FROM {table}")
+    def remove_segments(self, entries: Iterable[Entry]) -> None:
+        """Forget segments, and with them the rows whose items are gone; the items stay."""
+        for entry in entries:
+            number, ends = entry.segment.number, (entry.first_sequence, entry.last_sequence)
+            self.database.execute("DELETE FROM files WHERE segment = ?", number)
+            self.database.execute("DELETE FROM segments WHERE number = ?", number)
+            self.database.execute("DELETE FROM deleted WHERE sequence BETWEEN ? AND ?", *ends)
 
     def _segment(self, row: Record, files: Iterable[Record]) -> Segment:
         number, num_rows = self._integers(row)
+        if number >= MAX_NUMBER:
+            raise damaged(self.name, f"a segment has number {number}")
         if num_rows < 1:
             raise damaged(self.name, f"segment {number} has {num_rows} rows")
         made = [File(self._text(name, "a name"), *self._integers(rest)) for name, *rest in files]
@@ -306,8 +333,7 @@ class Catalog:
     def _entry(self, segment: Segment, row: Record, old: Entry | None) -> Entry:
         """All rows of a segment; `old` is an earlier state of it."""
         _, first, is_gapless = self._integers(row)
-        if not 0 < first < MAX_SEQUENCE:
-            raise damaged(self.name, f"segment {segment.number} begins with item {first}")
+        self._require_room(segment, first)
         if is_gapless:
             return Entry.of(segment, first, None)
         known = None if old is None else old.sequences
@@ -326,13 +352,14 @@ class Catalog:
         if not isinstance(content, bytes) or len(content) != segment.num_rows * SEQUENCE.itemsize:
             raise damaged(self.name, f"the items of segment {segment.number} are not listed")
         sequences = np.frombuffer(content, SEQUENCE)
-        if (
-            sequences[0] != first
-            or sequences[-1] >= MAX_SEQUENCE
-            or (np.diff(sequences) <= 0).any()
-        ):
+        if sequences[0] != first or sequences[-1] >= MAX_NUMBER or (np.diff(sequences) <= 0).any():
             raise damaged(self.name, f"the items of segment {segment.number} are not in order")
         return sequences
+
+    def _require_room(self, segment: Segment, first: int) -> None:
+        """Sequences stay below the largest that there may be."""
+        if not 0 < first <= MAX_NUMBER - segment.num_rows:
+            raise damaged(self.name, f"segment {segment.number} begins with item {first}")
 
     def _count(self, sql: str) -> int:
         return self._integers(self.database.execute(sql).fetchone())[0]
@@ -340,7 +367,8 @@ class Catalog:
     def _integers(self, row: Record) -> list[int]:
         numbers = [value for value in row if isinstance(value, int) and value >= 0]
         if len(numbers) != len(row):
-            raise damaged(self.name, f"{tuple(row)} is not a record of sizes")
+            shown = one_line(tuple(row), limit=100)
+            raise damaged(self.name, f"{shown} is not a record of sizes")
         return numbers
 
     def _text(self, value: object, what: str = "an id") -> str:

@@ -1,19 +1,26 @@
 """From index to index: shrunk copies in another storage type, and many indexes into one."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Int
+
 from metaembed.budget import Budget
 from metaembed.errors import IndexFormatError, IndexMismatchError
 from metaembed.index.catalog import Catalog, Item
-from metaembed.index.disk import damaged
+from metaembed.index.disk import damaged, translated
+from metaembed.index.folder import SEGMENTS, create_folder
 from metaembed.index.manifest import IndexType, Manifest, SketchType, new_manifest
-from metaembed.index.segments import Segments
+from metaembed.index.merging import full_size, sound_blocks, write_new
+from metaembed.index.segments import Blocks, Segments
 from metaembed.index.snapshot import Snapshot
 from metaembed.index.store import Store
+from metaembed.index.writer import known_ids
 
 # Items wait here until their vectors are written. In a file of their own, since a change to the
 # catalog that outgrows SQLite's cache locks readers out until it is committed.
@@ -30,6 +37,31 @@ ITEMS_AT_ONCE = 2**12
 SketchChoice = SketchType | Literal["keep"] | None
 
 
+class Held:
+    """A snapshot whose vectors can be read although other processes add and delete items.
+
+    Additions delete small segments, so these are checked and mapped at once, and a mapped file
+    stays. Full ones, which would take long, are deleted by compaction only.
+    """
+
+    def __init__(self, store: Store, snapshot: Snapshot):
+        """Inside `Store.reading`, which makes the others wait."""
+        self._snapshot = snapshot
+        # Of its own, since the store forgets what is gone.
+        self._segments = Segments(store.path / SEGMENTS, store.manifest)
+        self._small = set()
+        full = full_size(store)
+        for entry in snapshot.entries:
+            if len(entry) and entry.segment.num_rows < full:
+                self._segments.require_sound(entry.segment)
+                self._segments.map(entry.segment)
+                self._small.add(entry.segment.number)
+
+    def blocks(self) -> Blocks:
+        """The vectors for another segment, after comparing the rest of the checksums."""
+        return sound_blocks(self._segments, self._snapshot, self._small)
+
+
 def copy(
     source: Store,
     path: Path,
@@ -39,11 +71,12 @@ def copy(
     sketch: SketchChoice,
 ) -> Store:
     """Write the live items as a new index of one segment; see `Index.copy`."""
-    if path.resolve().is_relative_to(source.path.resolve()):
+    # Unlike Path.resolve this takes links that lead nowhere, which are for the creation to refuse.
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(source.path)):
         raise IndexFormatError(f"{path} lies in the index that is copied. Choose another path.")
-    return Store.create(
-        path, _shrunk(source.manifest, budget, dtype=dtype, sketch=sketch), partial(_fill, source)
-    )
+    manifest = _shrunk(source.manifest, budget, dtype=dtype, sketch=sketch)
+    create_folder(path, manifest, partial(_fill, source))
+    return Store(path)
 
 
 def merge(target: Store, sources: Sequence[Store], *, replace: bool) -> int:
@@ -81,8 +114,9 @@ def _fill(source: Store, catalog: Catalog, segments: Segments) -> None:
         while some := list(islice(items, ITEMS_AT_ONCE)):
             catalog.add_items(first, some)
             first += len(some)
+        held = Held(source, snapshot)
     if len(snapshot):
-        segment = segments.write(1, len(snapshot), source.sound_blocks(snapshot))
+        segment = segments.write(1, len(snapshot), held.blocks())
         catalog.add_segment(segment, 1, None)
 
 
@@ -91,15 +125,18 @@ def _merge_one(target: Store, source: Store, *, replace: bool) -> int:
         with source.reading():
             snapshot = source.snapshot()
             _stage(catalog, _items(source, snapshot))
-        known = _known_ids(catalog)
+            held = Held(source, snapshot)
+        known, sequences = _known_items(catalog)
         if known and not replace:
-            raise target.known_ids(known, "Merge with replace=True to take the new ones.")
+            raise known_ids(target, known, "Merge with replace=True to take the new ones.")
         if len(snapshot):
-            blocks = source.sound_blocks(snapshot)
-            segment = target.segments.write(catalog.next_segment(), len(snapshot), blocks)
-            first = catalog.next_sequence()
+            blocks, first = held.blocks(), catalog.next_sequence()
+            written = write_new(
+                target, catalog, len(snapshot), blocks, first=first, replaced=sequences
+            )
+            catalog.remove_items_where("id IN (SELECT id FROM temp.incoming)")
+            written.record(catalog)
             _add_staged(catalog, first)
-            catalog.add_segment(segment, first, None)
     return len(snapshot)
 
 
@@ -109,17 +146,16 @@ def _stage(catalog: Catalog, items: Iterable[Item]) -> None:
     catalog.database.execute_many("INSERT INTO temp.incoming VALUES (?, ?, ?, ?)", rows)
 
 
-def _known_ids(catalog: Catalog) -> list[str]:
-    """Of the staged items, those that are in the catalog already."""
+def _known_items(catalog: Catalog) -> tuple[list[str], Int[np.ndarray, " n"]]:
+    """The ids and sequences of the items in the catalog that staged ones have the ids of."""
     found = catalog.database.execute(
-        "SELECT id FROM temp.incoming WHERE id IN (SELECT id FROM items) ORDER BY row"
-    )
-    return [id for (id,) in found]
+        "SELECT id, sequence FROM temp.incoming JOIN items USING (id) ORDER BY row"
+    ).fetchall()
+    return [id for id, _ in found], np.array([sequence for _, sequence in found], np.int64)
 
 
 def _add_staged(catalog: Catalog, first_sequence: int) -> None:
-    """Append the staged items, in place of those that have their ids."""
-    catalog.remove_items_where("id IN (SELECT id FROM temp.incoming)")
+    """Append the staged items."""
     catalog.database.execute(
         "INSERT INTO items SELECT ? + row, id, metadata FROM temp.incoming ORDER BY row",
         first_sequence,
@@ -147,7 +183,9 @@ def _items(store: Store, snapshot: Snapshot) -> Iterator[Item]:
 
 
 def _require_alike(target: Store, source: Store) -> None:
-    if source.path.samefile(target.path):
+    with translated(source.name):
+        is_same = source.path.samefile(target.path)
+    if is_same:
         raise IndexMismatchError(f"Index {target.name!r} cannot be merged into itself.")
     for field in ("dim", "groups", "fingerprint"):
         ours, theirs = getattr(target.manifest, field), getattr(source.manifest, field)

@@ -12,11 +12,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from metaembed.errors import IndexFormatError
-from metaembed.index.disk import damaged, require_plain
+from metaembed.errors import IndexFormatError, one_line
+from metaembed.index.disk import beyond_repair, damaged, found_at, require_plain, translated
 
 BUSY_SECONDS = 30.0
 """How long a commit waits for readers and a reader for a commit; each holds its lock briefly."""
+
+MAX_QUOTED = 200
+"""Characters of what SQLite says, which may be all of a text that it cannot read."""
 
 Value = str | int | bytes | None
 
@@ -30,21 +33,25 @@ ENVIRONMENT_ERRORS = {
 }
 """What the machine does to a sound file."""
 
+REPAIRABLE_ERRORS = {0, sqlite3.SQLITE_CORRUPT_VTAB}
+"""Of an item, whose text is not UTF-8, or of full-text search; 0: Python, and not SQLite, says it.
+"""
+
 
 class Database:
     """A connection to an existing file. Threads may share it; forked processes may not.
 
-    Everything happens inside `reading()` or `writing()`, which also turn SQLite's errors into
-    `IndexFormatError`.
+    Everything happens inside `reading()` or `writing()`, which also turn the errors of SQLite and
+    of the operating system into `IndexFormatError`.
     """
 
     def __init__(self, path: Path, *, format_versions: Collection[int]):
         self._name = path.parent.name
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        if not path.is_file():
-            raise damaged(self._name, f"{path.name} is missing")
-        for suffix in ("-journal", "-wal", "-shm"):
+        if found_at(path, of=self._name) is None:
+            raise beyond_repair(self._name, f"{path.name} is missing")
+        for suffix in ("", "-journal", "-wal", "-shm"):
             require_plain(path.with_name(path.name + suffix), of=self._name)
         with self._translated():
             # Opened for writing even to read: a reader then completes the rollback of a writer
@@ -74,7 +81,7 @@ class Database:
                 f"metaembed reads up to {max(format_versions)}. Upgrade metaembed."
             )
         if version not in format_versions:
-            raise damaged(self._name, f"its catalog has format version {version}")
+            raise beyond_repair(self._name, f"its catalog has format version {version}")
 
     @classmethod
     def create(cls, path: Path, schema: Iterable[str]) -> None:
@@ -106,11 +113,11 @@ class Database:
 
     def reading(self) -> AbstractContextManager[None]:
         """See one state of the file throughout; commits of other connections wait."""
-        return self._transaction("BEGIN")
+        return self._transaction("BEGIN", is_writing=False)
 
     def writing(self) -> AbstractContextManager[None]:
         """Commit at the end of the block, or change nothing when it raises."""
-        return self._transaction("BEGIN IMMEDIATE")
+        return self._transaction("BEGIN IMMEDIATE", is_writing=True)
 
     def execute(self, sql: str, *parameters: Value) -> sqlite3.Cursor:
         return self.require_open().execute(sql, parameters)
@@ -127,8 +134,8 @@ class Database:
         return int(self.execute("PRAGMA user_version").fetchone()[0])
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
-        with self._mutex, self._translated():
+    def _transaction(self, begin: str, *, is_writing: bool) -> Iterator[None]:
+        with self._mutex, translated(self._name, is_writing=is_writing), self._translated():
             connection = self.require_open()
             is_inner = connection.in_transaction
             if is_inner:  # the outer block decides
@@ -153,7 +160,7 @@ class Database:
 
     def _translation(self, error: sqlite3.Error) -> IndexFormatError:
         code = getattr(error, "sqlite_errorcode", 0)
-        problem = " ".join(str(error).split())
+        problem = one_line(error, limit=MAX_QUOTED)
         if code == sqlite3.SQLITE_READONLY_ROLLBACK:
             return IndexFormatError(
                 f"Index {self._name!r} was left in the middle of a commit. "
@@ -170,4 +177,5 @@ class Database:
                     f"The catalog of index {self._name!r} cannot be used: {problem}. "
                     "Check the permissions and the free space."
                 )
-        return damaged(self._name, f"catalog.sqlite cannot be read ({problem})")
+        made = damaged if code in REPAIRABLE_ERRORS else beyond_repair
+        return made(self._name, f"catalog.sqlite cannot be read ({problem})")

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from metaembed.errors import IndexFormatError
+from metaembed.errors import IndexFormatError, one_line
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+REPAIR = "Run `metaembed index repair` on it, restore the folder or rebuild the index."
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -25,21 +28,54 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+class DamageError(IndexFormatError):
+    """What is wrong with an index, apart from what to do about it."""
+
+    problem: str
+
+
+@contextmanager
+def translated(of: str, *, is_writing: bool = False) -> Iterator[None]:
+    """Turn what the operating system refuses into `IndexFormatError`: all of it passes here."""
+    try:
+        yield
+    except OSError as error:
+        raise (unwritable if is_writing else unreadable)(of, error) from None
+
+
+def absolute(path: Path | str) -> Path:
+    """Raises `IndexFormatError` where the working folder is gone."""
+    with translated(Path(path).name):
+        return Path(path).absolute()
+
+
+def found_at(path: Path, *, of: str) -> os.stat_result | None:
+    """What is there, or none; `IndexFormatError` where the operating system does not tell."""
+    with translated(of):
+        try:
+            return path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def require_folder(path: Path, *, of: str) -> None:
+    found = found_at(path, of=of)
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise damaged(of, f"its folder {path.name!r} is missing")
+
+
 def require_plain(path: Path, *, of: str, largest: int | None = None) -> None:
     """Raise `IndexFormatError` unless there is nothing at `path` or an ordinary file.
 
     Opening a pipe would wait for ever, and a file of more than `largest` bytes is not what it says.
     """
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    found = found_at(path, of=of)
+    if found is None:
         return
-    except OSError as error:
-        raise unreadable(of, error) from None
     if not stat.S_ISREG(found.st_mode):
-        raise damaged(of, f"{path.name} is not a file")
+        raise beyond_repair(of, f"{path.name} is not a file")
     if largest is not None and found.st_size > largest:
-        raise damaged(of, f"{path.name} has {found.st_size} bytes")
+        raise beyond_repair(of, f"{path.name} has {found.st_size} bytes")
 
 
 def sync_file(path: Path) -> None:
@@ -72,10 +108,11 @@ def max_open_files() -> int:
 def folder_size(folder: Path) -> int:
     """Bytes in all files below `folder`; files that vanish meanwhile count as nothing."""
     size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            if path.is_file():
-                size += path.stat().st_size
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found = Path(parent, name).stat()
+                size += found.st_size if stat.S_ISREG(found.st_mode) else 0
     return size
 
 
@@ -83,16 +120,14 @@ def folder_size(folder: Path) -> int:
 def write_lock(path: Path, *, of: str) -> Iterator[None]:
     """Hold the lock file at `path`; raise at once when another writer holds it.
 
+    Whatever the operating system refuses meanwhile is said to keep the index from being written.
+
     The operating system lets go of the lock when its process ends, however it ends. Where `fcntl`
     is missing this does nothing: there the catalog's own lock, which a writer holds as well, keeps
     a second writer out, after a wait.
     """
     require_plain(path, of=of)
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise unwritable(of, error) from None
-    with file:
+    with translated(of, is_writing=True), path.open("ab") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,8 +136,6 @@ def write_lock(path: Path, *, of: str) -> Iterator[None]:
                     f"Index {of!r} is being written by another process or thread. "
                     "Wait until it has finished, then try again."
                 ) from None
-            except OSError as error:
-                raise unwritable(of, error) from None
         yield
 
 
@@ -115,10 +148,25 @@ def unwritable(of: str, error: OSError) -> IndexFormatError:
 
 def unreadable(of: str, error: OSError) -> IndexFormatError:
     reason = error.strerror or type(error).__name__
+    if isinstance(error.filename, str):
+        reason += f" ({Path(error.filename).name})"
     return IndexFormatError(f"Index {of!r} cannot be read: {reason}. Check the permissions.")
 
 
-def damaged(of: str, problem: str) -> IndexFormatError:
-    return IndexFormatError(
-        f"Index {of!r} is damaged: {problem}. Restore the folder or rebuild the index."
-    )
+def problem_line(of: str, problem: str | IndexFormatError) -> str:
+    """What `verify` says: the problem without advice."""
+    if isinstance(problem, IndexFormatError) and not isinstance(problem, DamageError):
+        return str(problem)
+    text = problem.problem if isinstance(problem, DamageError) else problem
+    return f"Index {of!r}: {one_line(text)}."
+
+
+def damaged(of: str, problem: str, *, advice: str = REPAIR) -> DamageError:
+    problem = one_line(problem)
+    error = DamageError(f"Index {of!r} is damaged: {problem}. {advice}")
+    error.problem = problem
+    return error
+
+
+def beyond_repair(of: str, problem: str) -> DamageError:
+    return damaged(of, problem, advice="Restore the folder or rebuild the index.")

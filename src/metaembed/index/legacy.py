@@ -16,6 +16,8 @@ from metaembed.index.snapshot import Entry
 
 VERSION = 1
 
+IN_NO_SEGMENT = "SELECT sequence FROM items WHERE segment NOT IN (SELECT number FROM segments)"
+
 PROBLEMS = {
     "an item lies outside its segment": """
         SELECT sequence FROM items LEFT JOIN segments ON segment = number

@@ -34,7 +34,7 @@ from pydantic import (
 
 from metaembed import storage
 from metaembed.budget import Budget, parse_groups
-from metaembed.errors import IndexFormatError
+from metaembed.errors import IndexFormatError, one_line
 from metaembed.index.disk import replace_file, require_plain, unreadable
 from metaembed.index.layout import Plane
 from metaembed.storage import StorageType
@@ -200,6 +200,6 @@ def _first_problem(error: ValidationError) -> str:
 
 def _damaged(folder: Path, problem: str) -> IndexFormatError:
     return IndexFormatError(
-        f"Index {folder} is damaged: manifest.json is not valid ({' '.join(problem.split())}). "
+        f"Index {folder} is damaged: manifest.json is not valid ({one_line(problem, limit=200)}). "
         "Restore the file or rebuild the index."
     )

@@ -118,7 +118,7 @@ def decode_metadata(text: object) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise IndexFormatError(
             f"The index is damaged: {_shorten(text)} is not the metadata of an item. "
-            "Restore catalog.sqlite or rebuild the index."
+            "Run `metaembed index repair` on it, restore catalog.sqlite or rebuild the index."
         )
     return fields
 

@@ -18,14 +18,18 @@ from jaxtyping import Int
 from metaembed.errors import IndexFormatError
 from metaembed.index import legacy
 from metaembed.index.catalog import Catalog
-from metaembed.index.disk import sync_file, sync_folder, unwritable, write_lock
+from metaembed.index.checks import integrity_problem
+from metaembed.index.counters import reset_counters
+from metaembed.index.disk import problem_line, sync_file, sync_folder, write_lock
+from metaembed.index.folder import CATALOG, LOCK, MANIFEST, SEGMENTS
 from metaembed.index.manifest import read_manifest
 from metaembed.index.records import decode_metadata, is_id
 from metaembed.index.segments import Segments
 from metaembed.index.snapshot import Entry, Snapshot, make_entries
-from metaembed.index.store import CATALOG, LOCK, MANIFEST, SEGMENTS
 
 DAMAGED = "damaged"
+
+NO_VECTORS = "no sound segment has their vectors"
 
 
 class Repair(NamedTuple):
@@ -42,18 +46,18 @@ def repair(path: Path) -> Repair:
     manifest = read_manifest(path / MANIFEST)
     with write_lock(path / LOCK, of=path.name), closing(Catalog(path / CATALOG)) as catalog:
         work = _Work(path, catalog)
-        try:
-            (path / SEGMENTS).mkdir(exist_ok=True)
-            with work.copy_of_catalog(), catalog.writing():
-                work.require_readable()
-                work.upgrade()
-                entries = work.keep_segments(Segments(path / SEGMENTS, manifest))
-                work.keep_items(entries)
-                work.mark_deleted(entries)
-                work.move_given_up()
-            work.remove_strays(entries)
-        except OSError as error:
-            raise unwritable(path.name, error) from None
+        (path / SEGMENTS).mkdir(exist_ok=True)
+        with work.copy_of_catalog(), catalog.writing():
+            work.remake_words()
+            work.require_readable()
+            work.keep_segments(Segments(path / SEGMENTS, manifest))
+            work.upgrade()
+            work.reset_counters()
+            entries = work.entries()
+            work.keep_items(entries)
+            work.mark_deleted(entries)
+            work.move_given_up()
+        work.remove_strays(entries)
     return Repair(tuple(work.lines), tuple(work.lost))
 
 
@@ -93,31 +97,51 @@ class _Work:
         if is_changed:
             self.lines.append(f"The catalog as it was is in {DAMAGED}/{copy.name}.")
 
+    def remake_words(self) -> None:
+        """Before anything is removed, which full-text search has to be sound for."""
+        texts = self._catalog.texts()
+        if texts.problem() is not None:
+            lost = texts.remake()
+            self.lines.append("Full-text search did not know its texts; it has read them anew.")
+            if lost:
+                self.lines.append(f"{lost} texts cannot be read and are lost; their items are not.")
+
     def require_readable(self) -> None:
-        found = self._database.execute("PRAGMA integrity_check").fetchone()[0]
-        if found != "ok":
-            raise self._beyond_repair(f"SQLite finds {' '.join(str(found).split())}")
+        if problem := integrity_problem(self._catalog):
+            raise self._beyond_repair(problem)
 
     def upgrade(self) -> None:
         """Bring the catalog to this version, without items that version 1 puts in no row."""
         if self._catalog.is_legacy():
+            homeless = [one for (one,) in self._database.execute(legacy.IN_NO_SEGMENT)]
+            self._lose(homeless, NO_VECTORS)
             for problem, query in legacy.PROBLEMS.items():
                 self._lose([one for (one,) in self._database.execute(query)], problem)
             self._catalog.upgrade()
 
-    def keep_segments(self, segments: Segments) -> tuple[Entry, ...]:
-        """Give up those with a problem; the others come with all their rows."""
-        kept = []
-        for number in self._catalog.segment_numbers():
-            try:
-                entry = self._catalog.entry(number)
-                problems = segments.problems(entry.segment)
-            except IndexFormatError as error:
-                problems = [str(error)]
-            if problems:
-                self._give_up(number, problems[0])
-            else:
-                kept.append(entry)
+    def keep_segments(self, segments: Segments) -> None:
+        """Give up those with a problem; how many rows one has is believed after its files."""
+        described, wrong = self._catalog.described()
+        name = self._path.name
+        problems = {number: [problem_line(name, error)] for number, error in wrong.items()}
+        problems |= {number: segments.problems(one) for number, one in described.items()}
+        for number in sorted(problems):
+            if not problems[number] and not self._catalog.is_legacy():
+                try:
+                    self._catalog.entry(number)
+                except IndexFormatError as error:
+                    problems[number] = [problem_line(name, error)]
+            if problems[number]:
+                self._give_up(number, problems[number][0])
+
+    def reset_counters(self) -> None:
+        last = max(self._given_up, default=0)
+        for counter in reset_counters(self._database, last_segment=last):
+            self.lines.append(f"The number of the last of the {counter} was wrong.")
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The segments that are left, with all their rows."""
+        kept = [self._catalog.entry(number) for number in self._catalog.segment_numbers()]
         try:
             return make_entries(self._path.name, kept, np.empty(0, np.int64), {})
         except IndexFormatError as error:
@@ -127,7 +151,7 @@ class _Work:
         """Remove items that have no row, and those that cannot be read."""
         items = self._catalog.item_sequences()
         lost = np.setdiff1d(items, _sequences(entries), assume_unique=True)
-        self._lose(lost.tolist(), "no sound segment has their vectors")
+        self._lose(lost.tolist(), NO_VECTORS)
         self._lose(self._unreadable_items(), "their id or metadata cannot be read")
         texts = self._catalog.texts()
         strays = np.setdiff1d(texts.sequences(), self._catalog.item_sequences(), assume_unique=True)
@@ -181,7 +205,8 @@ class _Work:
 
     def _give_up(self, number: int, problem: str) -> None:
         self._given_up.append(number)
-        for table, column in (("files", "segment"), ("segments", "number")):
+        files = "planes" if self._catalog.is_legacy() else "files"
+        for table, column in ((files, "segment"), ("segments", "number")):
             self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", number)
         self.lines.append(f"Segment {number} is given up. {problem}")
 

@@ -13,8 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metaembed.errors import IndexFormatError
-from metaembed.index.disk import damaged, max_open_files, sync_folder, unreadable, unwritable
+from metaembed.errors import IndexFormatError, one_line
+from metaembed.index.disk import (
+    REPAIR,
+    damaged,
+    max_open_files,
+    problem_line,
+    sync_folder,
+    unreadable,
+)
 from metaembed.index.layout import ArrayFile, Plane
 from metaembed.index.manifest import Manifest
 from metaembed.index.npy import checksum, is_size, open_array
@@ -31,6 +38,10 @@ class Segment(NamedTuple):
     files: tuple[File, ...]
 
 
+def num_rows(segments: Iterable[Segment]) -> int:
+    return sum(segment.num_rows for segment in segments)
+
+
 class Segments:
     """The segments folder of one index. Safe to read from several threads."""
 
@@ -45,34 +56,36 @@ class Segments:
 
     def check(self, segment: Segment) -> None:
         """Compare the files' names and sizes with the catalog and the shape; reads no vector."""
+        for error in self.misfits(segment).values():
+            raise error
+
+    def misfits(self, segment: Segment) -> dict[str, IndexFormatError]:
+        """What `check` finds wrong, by the names of the files; an empty one: with the names."""
+        found: dict[str, IndexFormatError] = {}
         if {file.name for file in segment.files} != self._kinds.keys():
-            raise self._other_files(segment)
-        for file in segment.files:
-            if not is_size(file.num_bytes, self._kinds[file.name], num_rows=segment.num_rows):
-                raise damaged(
-                    self._name,
-                    f"segment {segment.number} cannot hold {segment.num_rows} rows "
-                    f"in the {file.num_bytes} bytes that the catalog records for {file.name}",
-                )
-            self._check_size(segment, file)
+            found[""] = self._other_files(segment)
+        for file in self._known_files(segment):
+            error = self._misfit(segment, file)
+            if error is not None:
+                found[file.name] = error
+        return found
 
     def problems(
         self, segment: Segment, *, progress: Callable[[int], None] = lambda _: None
     ) -> list[str]:
         """Read every byte of a segment and describe what is wrong with it."""
-        try:
-            self.check(segment)
-        except IndexFormatError as error:
-            return [str(error)]
-        return [
-            f"Index {self._name!r}: {segment.number}/{file.name} differs from its checksum."
-            for file in segment.files
-            if checksum(self._path(segment, file.name), progress=progress) != file.crc32
+        misfits = self.misfits(segment)
+        return [problem_line(self._name, error) for error in misfits.values()] + [
+            problem_line(self._name, f"{segment.number}/{file.name} differs from its checksum")
+            for file in self._known_files(segment)
+            if file.name not in misfits
+            and checksum(self._path(segment, file.name), progress=progress) != file.crc32
         ]
 
     def require_sound(self, segment: Segment) -> None:
+        self.check(segment)
         if problems := self.problems(segment):
-            raise IndexFormatError(f"{problems[0]} Restore the folder or rebuild the index.")
+            raise IndexFormatError(f"{problems[0]} {REPAIR}")
 
     def stored(self, segment: Segment, plane: Plane) -> Stored:
         """A plane of all rows, mapped."""
@@ -84,6 +97,11 @@ class Segments:
         stored = self._stored(segment, plane.sketched, plane.sketch, plane.dim)
         errors = [self._open(segment, kind) for kind in plane.errors]
         return Sketch(stored, errors[0] if errors else None)
+
+    def map(self, segment: Segment) -> None:
+        """Open all files of a segment, which may be deleted then, for as long as there is room."""
+        for kind in self._kinds.values():
+            self._open(segment, kind)
 
     def planes(self, num_vectors: int) -> tuple[Plane, ...]:
         """Those that hold the first `num_vectors` vectors."""
@@ -101,21 +119,15 @@ class Segments:
             ]
             sync_folder(folder)
             sync_folder(self._folder)
-        except BaseException as error:
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # a full disk should not stay full
-            if isinstance(error, OSError):
-                raise unwritable(self._name, error) from None
             raise
         return Segment(number, num_rows, tuple(files))
 
     def remove_all_but(self, numbers: Collection[int]) -> None:
         """Delete the segments that the catalog does not name. Only a writer may."""
         kept = {str(number) for number in numbers}
-        try:
-            names = [path.name for path in self._folder.iterdir()]
-        except OSError as error:
-            raise unwritable(self._name, error) from None
-        for name in names:
+        for name in [path.name for path in self._folder.iterdir()]:
             if name not in kept and name.isascii() and name.isdecimal():
                 # What cannot be deleted now, such as a file mapped on Windows, is left over for
                 # the next writer.
@@ -160,21 +172,29 @@ class Segments:
                 ) from None
             raise unreadable(self._name, error) from None
         except Exception as error:  # a header of arbitrary bytes fails in many ways
-            problem = " ".join(str(error).split())[:200]
+            problem = one_line(error, limit=200)
             raise damaged(
                 self._name, f"{segment.number}/{kind.name} cannot be read ({problem})"
             ) from None
 
-    def _check_size(self, segment: Segment, file: File) -> None:
+    def _known_files(self, segment: Segment) -> list[File]:
+        return [file for file in segment.files if file.name in self._kinds]
+
+    def _misfit(self, segment: Segment, file: File) -> IndexFormatError | None:
+        name, num_bytes = f"{segment.number}/{file.name}", file.num_bytes
+        if not is_size(num_bytes, self._kinds[file.name], num_rows=segment.num_rows):
+            problem = f"segment {segment.number} cannot hold {segment.num_rows} rows"
+            problem += f" in the {num_bytes} bytes that the catalog records for {file.name}"
+            return damaged(self._name, problem)
         try:
             size = self._path(segment, file.name).stat().st_size
-        except OSError:
-            raise damaged(self._name, f"{segment.number}/{file.name} is missing") from None
-        if size != file.num_bytes:
-            raise damaged(
-                self._name,
-                f"{segment.number}/{file.name} has {size} bytes instead of {file.num_bytes}",
-            )
+        except (FileNotFoundError, NotADirectoryError):
+            return damaged(self._name, f"{name} is missing")
+        except OSError as error:
+            return unreadable(self._name, error)
+        if size != num_bytes:
+            return damaged(self._name, f"{name} has {size} bytes instead of {num_bytes}")
+        return None
 
     def _other_files(self, segment: Segment) -> IndexFormatError:
         problem = f"segment {segment.number} has other files than the manifest says"

@@ -109,7 +109,9 @@ class Snapshot:
 
     def sequences_at(self, positions: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         """Which items those are, counted through the entries."""
-        stops = np.cumsum([len(entry) for entry in self.entries], dtype=np.int64)
+        if len(self.entries) == 1:
+            return self.entries[0].sequences_at(positions)
+        stops = self._stops
         owners = np.searchsorted(stops, positions, side="right")
         sequences = np.empty(positions.shape, np.int64)
         # Not np.unique, which imports numpy.ma on its first call: 36 ms of the first search.
@@ -118,6 +120,10 @@ class Snapshot:
             entry = self.entries[number]
             sequences[here] = entry.sequences_at(positions[here] - (stops[number] - len(entry)))
         return sequences
+
+    @cached_property
+    def _stops(self) -> Int[np.ndarray, " entries"]:
+        return np.cumsum([len(entry) for entry in self.entries], dtype=np.int64)
 
     @cached_property
     def sequences(self) -> Int[np.ndarray, " n"]:

@@ -1,30 +1,25 @@
 """The folder of an index: its parts, opened together; one writer, and states for readers."""
 
-import reprlib
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float
 
-from metaembed.errors import IndexFormatError, IndexMismatchError
-from metaembed.index.catalog import Catalog, Item
-from metaembed.index.checks import catalog_problems
+from metaembed.errors import IndexMismatchError
+from metaembed.index.catalog import Catalog
 from metaembed.index.columns import Columns
-from metaembed.index.disk import damaged, sync_folder, unwritable, write_lock
+from metaembed.index.disk import damaged, require_folder, write_lock
 from metaembed.index.filters import Condition, Tree, as_sql
+from metaembed.index.folder import CATALOG, LOCK, MANIFEST, SEGMENTS
 from metaembed.index.layout import Plane
-from metaembed.index.manifest import Manifest, read_manifest, write_manifest
-from metaembed.index.reading import stored_blocks
-from metaembed.index.segments import Blocks, Segment, Segments
+from metaembed.index.manifest import Manifest, read_manifest
+from metaembed.index.segments import Segment, Segments
 from metaembed.index.snapshot import Snapshot
 from metaembed.kernels import Candidates, Part
 from metaembed.storage import Stored
-
-MANIFEST, CATALOG, SEGMENTS, LOCK = "manifest.json", "catalog.sqlite", "segments", "lock"
 
 MAX_FILTERED = 16
 """Filters whose items are remembered until the catalog changes."""
@@ -38,14 +33,16 @@ class Store:
         self.path = path
         self.name = path.name
         self.manifest: Manifest = read_manifest(path / MANIFEST)
-        if not (path / SEGMENTS).is_dir():
-            raise damaged(self.name, f"its folder {SEGMENTS!r} is missing")
+        require_folder(path / SEGMENTS, of=self.name)
         self.segments = Segments(path / SEGMENTS, self.manifest)
         self.catalog = Catalog(path / CATALOG)
         self._columns = Columns()
+        self._catalog_file = path / CATALOG
         self._cached: Snapshot | None = None
+        self._stamp: tuple[int, ...] | None = None
+        """What the catalog's file looked like when `_cached` was read."""
         self._filtered: dict[Condition, Snapshot] = {}
-        """Of `_cached`; looked at within a transaction only, as that is."""
+        """Of `_cached`; changed within a transaction only, and replaced with it."""
         self._ready: WeakKeyDictionary[Snapshot, dict[tuple[int, bool], Candidates]]
         self._ready = WeakKeyDictionary()
         self._errors: tuple[tuple[Snapshot, int], np.ndarray] | None = None
@@ -58,54 +55,21 @@ class Store:
             self.close()
             raise
 
-    @classmethod
-    def create(
-        cls,
-        path: Path,
-        manifest: Manifest,
-        fill: Callable[[Catalog, Segments], None] | None = None,
-    ) -> "Store":
-        """Make an index, with what `fill` puts into it, or none at all.
-
-        Raises `IndexFormatError` when `path` is a file or a folder with anything in it.
-        """
-        existed = path.is_dir()
-        try:
-            new_parents = [path.parent]  # folders that get a new name in them
-            while not new_parents[-1].exists():
-                new_parents.append(new_parents[-1].parent)
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise FileExistsError
-        except (FileExistsError, NotADirectoryError):
-            raise IndexFormatError(
-                f"{path} exists already and is not an empty folder. "
-                "Choose another path, or open it if it is an index."
-            ) from None
-        except OSError as error:
-            raise unwritable(path.name, error) from None
-        try:
-            (path / SEGMENTS).mkdir()
-            Catalog.create(path / CATALOG)
-            if fill is not None:
-                with closing(Catalog(path / CATALOG)) as catalog, catalog.writing():
-                    fill(catalog, Segments(path / SEGMENTS, manifest))
-            # Last: a folder without a manifest is not an index yet.
-            write_manifest(path / MANIFEST, manifest)
-            for parent in new_parents:
-                sync_folder(parent)
-        except BaseException as error:
-            _remove_created(path, keep_folder=existed)
-            if isinstance(error, OSError):
-                raise unwritable(path.name, error) from None
-            raise
-        return cls(path)
+    def require_fingerprint(self, fingerprint: str) -> None:
+        """Close the store and raise `IndexMismatchError` unless its vectors are of that model."""
+        if fingerprint != self.manifest.fingerprint:
+            self.close()
+            raise IndexMismatchError(
+                f"Index {self.name!r} was built with model {self.manifest.model!r} (fingerprint "
+                f"{self.manifest.fingerprint!r}), not with the one of fingerprint "
+                f"{fingerprint!r}. Open it with that model or rebuild."
+            )
 
     def close(self) -> None:
         self.catalog.close()
         self.segments.forget_all_but(())
-        self._cached = None
-        self._filtered.clear()
+        self._cached = self._stamp = None
+        self._filtered = {}
         self._ready.clear()
         self._errors = None
 
@@ -119,8 +83,10 @@ class Store:
             version = self.catalog.version()
             snapshot = self._cached
             if snapshot is None or snapshot.version != version:
+                self._stamp = None
+                self._filtered = {}
                 self._cached = snapshot = self._read_snapshot(version, snapshot)
-                self._filtered.clear()
+                self._stamp = self._look()
             if filter is None:
                 return snapshot
             key = as_sql(filter)  # trees of different kinds can be equal: they are tuples
@@ -129,6 +95,27 @@ class Store:
                     del self._filtered[next(iter(self._filtered))]
                 self._filtered[key] = self._passing(snapshot, filter)
             return self._filtered[key]
+
+    def remembered(self, filter: Tree | None = None) -> Snapshot | None:
+        """The rows that passed a filter last, if the catalog's file looks as it did then.
+
+        It may have changed all the same, within a tick of the file system's clock.
+        """
+        snapshot, stamp, filtered = self._cached, self._stamp, self._filtered
+        if snapshot is None or stamp is None or stamp != self._look():
+            return None
+        return snapshot if filter is None else filtered.get(as_sql(filter))
+
+    def _look(self) -> tuple[int, ...] | None:
+        try:
+            found = self._catalog_file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def catalog_differs(self, snapshot: Snapshot) -> bool:
+        """Within a transaction: whether the snapshot is of another state."""
+        return self.catalog.version() != snapshot.version
 
     def _passing(self, snapshot: Snapshot, filter: Tree) -> Snapshot:
         mask = self._columns.mask(filter, snapshot.sequences, self.catalog.field_values)
@@ -191,7 +178,7 @@ class Store:
 
     def is_outdated(self, snapshot: Snapshot) -> bool:
         with self.reading():
-            return self.catalog.version() != snapshot.version
+            return self.catalog_differs(snapshot)
 
     @contextmanager
     def writing(self) -> Iterator[Catalog]:
@@ -215,89 +202,3 @@ class Store:
                 self.segments.remove_all_but(kept)
             finally:
                 catalog.close()
-
-    def insert(self, items: Sequence[Item], blocks: Blocks, *, replace: bool) -> None:
-        """Append items whose vectors `blocks` gives, as one segment; durable when it returns.
-
-        Raises `IndexMismatchError` for an id that is there already, unless they may be replaced.
-        """
-        ids = [item.id for item in items]
-        with self.writing() as catalog:
-            known = catalog.sequences_of(ids)[0]
-            if known and not replace:
-                raise self.known_ids(known, "Use upsert to replace them.")
-            if items:
-                segment = self.segments.write(catalog.next_segment(), len(items), blocks)
-                first = catalog.next_sequence()
-                catalog.remove_items(known)
-                catalog.add_segment(segment, first, None)
-                catalog.add_items(first, items)
-
-    def known_ids(self, known: Sequence[str], advice: str) -> IndexMismatchError:
-        some = ", ".join(map(reprlib.repr, known[:3]))
-        return IndexMismatchError(
-            f"Index {self.name!r} has {len(known)} of these ids already, for example {some}. "
-            f"{advice}"
-        )
-
-    def compact(self) -> None:
-        with self.writing() as catalog:
-            snapshot = Snapshot(self.name, 0, catalog.entries({}))
-            segments = [entry.segment for entry in snapshot.entries]
-            if len(segments) <= 1 and len(snapshot) == num_rows(segments):
-                return
-            number, sequences = catalog.next_segment(), snapshot.sequences
-            if not len(sequences):
-                catalog.remove_segments()
-                return
-            blocks = self.sound_blocks(snapshot)
-            merged = self.segments.write(number, len(sequences), blocks)
-            catalog.remove_segments()
-            first, last = int(sequences[0]), int(sequences[-1])
-            is_gapless = last - first == len(sequences) - 1
-            catalog.add_segment(merged, first, None if is_gapless else sequences)
-            catalog.texts().optimize()
-
-    def sound_blocks(self, snapshot: Snapshot) -> Blocks:
-        """The vectors of a snapshot for another segment, after comparing all checksums.
-
-        Or damage would get a new checksum there.
-        """
-        for entry in snapshot.entries:
-            if len(entry):
-                self.segments.require_sound(entry.segment)
-        return lambda plane: stored_blocks(self.segments, snapshot.entries, plane)
-
-    def problems(self, progress: Callable[[int, int], None]) -> list[str]:
-        """Read every byte and describe each problem in a line; see `Index.verify`."""
-        with self.reading():
-            problems = catalog_problems(self.catalog)
-            segments = self.catalog.segments()
-        total = sum(file.num_bytes for one in segments.values() for file in one.files)
-        done = 0
-
-        def read(num_bytes: int) -> None:
-            nonlocal done
-            done += num_bytes
-            progress(done, total)
-
-        found = {
-            number: self.segments.problems(one, progress=read) for number, one in segments.items()
-        }
-        with self.reading():
-            current = self.catalog.segments()  # without those that were compacted meanwhile
-        return problems + [line for number in found if number in current for line in found[number]]
-
-
-def num_rows(segments: Iterable[Segment]) -> int:
-    return sum(segment.num_rows for segment in segments)
-
-
-def _remove_created(path: Path, *, keep_folder: bool) -> None:
-    """Take back what `create` has made."""
-    shutil.rmtree(path / SEGMENTS, ignore_errors=True)
-    with suppress(OSError):
-        for name in (MANIFEST, f"{MANIFEST}.tmp", CATALOG, f"{CATALOG}-journal"):
-            (path / name).unlink(missing_ok=True)
-        if not keep_folder:
-            path.rmdir()

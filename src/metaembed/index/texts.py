@@ -20,13 +20,8 @@ from jaxtyping import Float, Int
 from metaembed.errors import IndexFormatError, IndexMismatchError
 from metaembed.index.database import Database
 from metaembed.index.disk import damaged
+from metaembed.index.fulltext import SCHEMA, remake, wordlist_problem
 from metaembed.index.records import is_plain_text
-
-# English word endings are ignored, and marks belong to their letters, without which Indic and
-# Thai words fall apart. BM25 needs the positions and lengths that `detail` and `columnsize` keep.
-SCHEMA = """CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5(
-    text, tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co M*'"
-)"""
 
 MAX_QUERY_LENGTH = 4096
 """Characters of a query that are read."""
@@ -109,6 +104,18 @@ class Texts:
             return np.empty(0, dtype=np.int64)
         found = self._database.execute("SELECT id FROM texts_docsize ORDER BY id")
         return np.fromiter((sequence for (sequence,) in found), dtype=np.int64)
+
+    def problem(self) -> str | None:
+        """What is wrong with what full-text search knows; reads all of it."""
+        if not self.exist():
+            return None
+        with self._explained():
+            return wordlist_problem(self._database)
+
+    def remake(self) -> int:
+        """Teach full-text search anew; returns how many texts cannot be read, and are lost."""
+        with self._explained():
+            return remake(self._database)
 
     def text_of(self, sequences: Sequence[int]) -> dict[int, str]:
         """The texts of those items that have one."""

@@ -11,7 +11,12 @@ from pathlib import Path
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "METAEMBED_THREADS": "1"}
 
-PRELOADED = ["tests.index.torture.writer", "tests.index.torture.use"]
+# A child looks for no module while system calls fail, not even for the one that runs it.
+PRELOADED = [
+    "tests.index.torture.writer",
+    "tests.index.torture.use",
+    "multiprocessing.popen_forkserver",
+]
 
 ROOT = Path(__file__).parents[3]
 

@@ -88,7 +88,6 @@ def test_a_system_call_that_fails_is_said_and_loses_nothing(tmp_path, tally, num
 
 @trials(few=10, many=100)
 @pytest.mark.usefixtures("strace")
-@pytest.mark.xfail(reason="Path.is_file, Path.is_dir, samefile and rmtree raise OSError")
 def test_a_stat_that_fails_is_said(tmp_path, numbers):
     """As on a disk that is dying or a network file system that went away."""
     report = tmp_path / "report"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import metaembed.index
 from metaembed.errors import MetaEmbedError
-from metaembed.index import Index, npy
+from metaembed.index import Index, merging, npy
 from metaembed.index.database import Database
 from metaembed.kernels import kernel_name
 from tests.index.torture import plans
@@ -61,6 +61,7 @@ def write(path, plan, acknowledged, kill=None, ready=None):
 
 
 def carry_out(index, operations, acknowledged):
+    merging.FANOUT = 3  # so that few additions have segments to merge
     for operation in operations:
         operation.run(index, acknowledged.add)
 
