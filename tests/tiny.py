@@ -57,6 +57,42 @@ def make_bert(folder: Path, *, positions: int = 64, seed: int = 0) -> Path:
     return folder
 
 
+def roughen(model) -> None:
+    """Make weights matter that start as ones or zeros: norms, gates, some projections."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name and weight.ndim == 1:
+                weight.add_(torch.rand(weight.shape, generator=generator) - 0.5)
+            if name.endswith("gate"):
+                weight.fill_(1.0)
+            elif weight.ndim == 2 and not weight.any():
+                weight.normal_(std=0.1, generator=generator)
+
+
+def byte_pairs(folder: Path, special: list[str], **roles: str):
+    """A byte-level BPE tokenizer of 400 words; `roles` say which special token is `pad`, `eos`…"""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        additional_special_tokens=special,
+        model_max_length=256,
+        **{f"{role}_token": token for role, token in roles.items()},
+    )
+
+
 def make_qwen(folder: Path, *, seed: int = 0) -> Path:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -126,7 +162,9 @@ def make_qwen(folder: Path, *, seed: int = 0) -> Path:
         vision_end_token_id=token("<|vision_end|>"),
     )
     torch.manual_seed(seed)
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    roughen(model)
+    model.save_pretrained(folder)
     Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=tokenizer,

@@ -5,8 +5,9 @@ import itertools
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from metaembed.errors import ItemError, PageError
 from metaembed.files import open_regular
@@ -35,6 +36,27 @@ def open_image(path: Path) -> "Image.Image":
         raise ItemError(f"{path.name!r}: {error}") from None
 
 
+def decode_image(content: bytes) -> "Image.Image":
+    """As `open_image`, from the bytes of a file."""
+    with contextlib.closing(_frames(BytesIO(content))) as frames:
+        _, image = next(frames)
+        return image
+
+
+def image_size(source: Path | bytes) -> tuple[int, int]:
+    """Read width and height from the header; raises `ItemError` as `open_image` does."""
+    from PIL import Image
+
+    if isinstance(source, Path):
+        try:
+            with open_regular(source) as file, _decoding():
+                return _checked_size(Image.open(file, formats=_FORMATS))
+        except (ItemError, PageError) as error:
+            raise ItemError(f"{source.name!r}: {error}") from None
+    with _decoding():
+        return _checked_size(Image.open(BytesIO(source), formats=_FORMATS))
+
+
 def flatten(image: "Image.Image") -> "Image.Image":
     """Return `image` as RGB; transparent parts become white."""
     from PIL import Image
@@ -50,21 +72,25 @@ def flatten(image: "Image.Image") -> "Image.Image":
 
 def frames_of(path: Path) -> "Generator[tuple[int | None, Image.Image]]":
     """Decode the pages of a TIFF, numbered from 1, or the first frame of anything else."""
+    with open_regular(path) as file:
+        yield from _frames(file)
+
+
+def _frames(file: BinaryIO) -> "Generator[tuple[int | None, Image.Image]]":
     from PIL import Image
 
-    with open_regular(path) as file:
+    with _decoding():
+        picture = Image.open(file, formats=_FORMATS)
+        is_paged = picture.format == "TIFF" and _seek(picture, 1)
+        picture.seek(0)
+        image = _decode(picture)
+    yield (1 if is_paged else None), image
+    for number in itertools.count(2) if is_paged else ():
         with _decoding():
-            picture = Image.open(file, formats=_FORMATS)
-            is_paged = picture.format == "TIFF" and _seek(picture, 1)
-            picture.seek(0)
+            if not _seek(picture, number - 1):
+                return
             image = _decode(picture)
-        yield (1 if is_paged else None), image
-        for number in itertools.count(2) if is_paged else ():
-            with _decoding():
-                if not _seek(picture, number - 1):
-                    return
-                image = _decode(picture)
-            yield number, image
+        yield number, image
 
 
 @contextmanager
@@ -99,11 +125,16 @@ def _seek(picture: "Image.Image", frame: int) -> bool:
 
 
 def _decode(picture: "Image.Image") -> "Image.Image":
+    _checked_size(picture)
+    picture.load()
+    return flatten(_with_8_bits(_upright(picture)))
+
+
+def _checked_size(picture: "Image.Image") -> tuple[int, int]:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise ItemError(_too_large(f"{width:,} × {height:,} pixels"))
-    picture.load()
-    return flatten(_with_8_bits(_upright(picture)))
+    return width, height
 
 
 def _upright(picture: "Image.Image") -> "Image.Image":

@@ -5,27 +5,31 @@ read as `[item, M_q]`, a candidate as `[item, M_q, M_c]` (paper, section on Meta
 stand at the end, the query's first). Only the states of M_q (query) or M_c (candidate) come out.
 """
 
-import copy
+import dataclasses
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Int
 from sentence_transformers.base.modules import Transformer
-from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from metaembed.backbones import PER_TOKEN_KEYS, fit_picture, picture_limits, resolve_backbone
+from metaembed.backbones import Family, Layout, family_of, resolve_backbone
+from metaembed.backbones.appending import append_tokens, spread_positions
+from metaembed.backbones.vocabulary import add_meta_tokens, grow_table, meta_token_names
 from metaembed.errors import ItemError, ModelError
 from metaembed.items import Item, items_of
-from metaembed.windows import windows as windows_of
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MIN_ITEM_TOKENS = 8
 SPECIAL_TOKENS = 2
 """Added around a text by the tokenizers of text encoders; chat templates are not counted."""
+MIN_VISUAL_TOKENS = 4
 
 
 class MetaTokenTransformer(Transformer):
@@ -40,6 +44,8 @@ class MetaTokenTransformer(Transformer):
         "num_query_tokens",
         "num_candidate_tokens",
         "windows",
+        "layout",
+        "max_visual_tokens",
     ]
     query_length: int | None
     document_length: int | None
@@ -53,10 +59,12 @@ class MetaTokenTransformer(Transformer):
         num_query_tokens: int = 16,
         num_candidate_tokens: int = 64,
         windows: Mapping[str, Sequence[int]] | None = None,
+        layout: Mapping[str, str] | None = None,
         max_visual_tokens: int | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        """`layout` has the fields of `Layout`; the family's own by default."""
         super().__init__(model_name_or_path, **kwargs)
         # Flattened batches have no rows to append to; padding is at most a batch's spread.
         self.unpad_inputs = False
@@ -73,12 +81,24 @@ class MetaTokenTransformer(Transformer):
             meta_token_names("c", num_candidate_tokens),
         )
         add_meta_tokens(self.model, self.tokenizer, [*query, *candidate], seed=seed)
+        if self.family.prepare is not None:
+            self.family.prepare(self.model)
         self.query_ids: list[int] = self.tokenizer.convert_tokens_to_ids(query)
         self.candidate_ids: list[int] = self.tokenizer.convert_tokens_to_ids(candidate)
         if self.query_length is None:
             self.query_length = self.document_length = self._item_limit()
+        # Saved with the model, so that what it was trained on stays what it reads.
+        own = self.family.layout
+        self.layout = layout or (None if own is None else dataclasses.asdict(own))
+        self._layout = None if self.layout is None else Layout(**self.layout)
+        self.max_visual_tokens = max_visual_tokens
         if max_visual_tokens is not None:
             self._limit_pictures(max_visual_tokens)
+
+    @property
+    def family(self) -> Family:
+        """What is special about this backbone's family."""
+        return family_of(self.config.model_type)
 
     @property
     def item_length(self) -> int:
@@ -89,7 +109,9 @@ class MetaTokenTransformer(Transformer):
     @property
     def text_length(self) -> int:
         """Tokens of plain text that are read: `item_length` without the special ones."""
-        return self.item_length - SPECIAL_TOKENS
+        if self._layout is None:
+            return self.item_length - SPECIAL_TOKENS
+        return self.item_length - max(self._frame(Item(text=""), is_query=q) for q in (True, False))
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Start and end, in characters, of every token of a text, however long it is."""
@@ -134,11 +156,7 @@ class MetaTokenTransformer(Transformer):
         base = config._name_or_path
         model = super()._load_model(base, transformer_task, config, backend, False, **base_kwargs)
         # The adapter's rows for meta tokens lie past the end of the base's table.
-        rows = max(
-            model.get_input_embeddings().weight.shape[0],
-            len(AutoTokenizer.from_pretrained(model_name_or_path)),
-        )
-        model.resize_token_embeddings(rows, mean_resizing=False)
+        grow_table(model, len(AutoTokenizer.from_pretrained(model_name_or_path)))
         model.load_adapter(model_name_or_path)
         return model
 
@@ -155,13 +173,21 @@ class MetaTokenTransformer(Transformer):
         return int(length)
 
     def _limit_pictures(self, max_visual_tokens: int) -> None:
+        if not hasattr(self.processor, "image_processor"):
+            return
         # An image longer than what is read would have to be cut, which no backbone survives.
-        limit = min(max_visual_tokens, max(4, self.item_length // 2))
-        if size := picture_limits(self.config.model_type, limit):
+        limit = min(max_visual_tokens, max(MIN_VISUAL_TOKENS, self.item_length // 2))
+        if size := self.family.pictures.limit(self.processor, limit):
             self.processing_kwargs = {
                 **self.processing_kwargs,
-                "image": {**self.processing_kwargs.get("image", {}), **size},
+                "image": {**size, **self.processing_kwargs.get("image", {})},
             }
+        self.max_visual_tokens = limit
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the states; some configurations name another number beside the text model's."""
+        width = getattr(self.config.get_text_config(), "hidden_size", None)
+        return width or super().get_embedding_dimension()
 
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
@@ -177,12 +203,17 @@ class MetaTokenTransformer(Transformer):
         task = "query" if kwargs.pop("task", None) == "query" else "document"
         if (max_length := kwargs.pop("max_length", None)) is not None:
             kwargs["max_length"] = min(max_length, self.item_length)
-        samples = [self._sample(item) for item in items_of(inputs)]
-        features = super().preprocess(samples, prompt=prompt, task=task, **kwargs)
+        items = items_of(inputs)
+        if self._layout is None:
+            samples = [self._sample(item) for item in items]
+            features = super().preprocess(samples, prompt=prompt, task=task, **kwargs)
+        else:
+            length = kwargs.get("max_length", self.item_length)
+            features = self._written(items, task == "query", prompt=prompt or "", length=length)
         if "input_ids" not in features:
             raise ItemError("These items have no text for the meta tokens to follow.")
         meta_ids = self.query_ids if task == "query" else self.meta_token_ids
-        features = append_tokens(features, meta_ids)
+        features = append_tokens(features, meta_ids, self.family.per_token)
         read = self.num_query_tokens if task == "query" else self.num_candidate_tokens
         ends = features["attention_mask"].sum(dim=1, keepdim=True)  # (B, 1)
         features["meta_positions"] = ends - read + torch.arange(read)  # (B, read)
@@ -197,99 +228,86 @@ class MetaTokenTransformer(Transformer):
 
     def _sample(self, item: Item) -> dict[str, Any]:
         """The library's form of an item: the picture first, as in the paper, then the text."""
-        sample: dict[str, Any] = {}
-        if item.image is not None:
-            if not self._sees():
-                raise ItemError(
-                    "This model reads text only, but an item has an image; "
-                    "use a vision backbone, or the text in the image."
-                )
-            sample["image"] = fit_picture(item.image, self.config.model_type)
-        text = item.prompt()
+        image, text = self._picture(item), item.prompt()
+        sample: dict[str, Any] = {} if image is None else {"image": image}
         if text is not None:
             sample["text"] = text
         return sample
 
-    def _sees(self) -> bool:
-        return any("image" in modality for modality in self.modalities)
+    def _picture(self, item: Item) -> "Image.Image | None":
+        if item.image is None:
+            return None
+        if not any("image" in modality for modality in self.modalities):
+            raise ItemError(
+                "This model reads text only, but an item has an image; "
+                "use a vision backbone, or the text in the image."
+            )
+        return self.family.pictures.fit(item.image, self.max_visual_tokens)
+
+    def _written(
+        self, items: Sequence[Item], is_query: bool, *, prompt: str, length: int
+    ) -> dict[str, Any]:
+        """Write items by the layout and tokenize them."""
+        images = [self._picture(item) for item in items]
+        texts = [self._text(item, is_query, prompt=prompt, length=length) for item in items]
+        options = self.processing_kwargs.get("image", {})
+        features = self.family.process(self.processor, texts, images, options)
+        features["modality"] = next(iter(self.modality_config))  # one method reads them all
+        if any(image is not None for image in images):
+            counts = [int(image is not None) for image in images]
+            features["num_images_per_sample"] = torch.tensor(counts)
+        return features
+
+    def _text(self, item: Item, is_query: bool, *, prompt: str, length: int) -> str:
+        """Write one item; its text is cut where the whole would have more than `length` tokens."""
+        assert self._layout is not None
+        item = dataclasses.replace(
+            item, text=self._plain(item.text), instruction=self._plain(item.instruction)
+        )
+        text = self._layout.text_of(item, is_query=is_query, prompt=prompt)
+        visual = 0 if item.image is None else self.max_visual_tokens or 0
+        room = min(length, self.item_length - visual)
+        written = self._layout.write(item, is_query=is_query, prompt=prompt, text=text)
+        if len(written.encode()) <= room:  # no token is shorter than a byte
+            return written
+        room = max(0, room - self._frame(item, is_query=is_query, prompt=prompt))
+        offsets = self.token_offsets(text)
+        if len(offsets) > room:
+            text = text[: offsets[room - 1][1]] if room else ""
+        return self._layout.write(item, is_query=is_query, prompt=prompt, text=text)
+
+    def _frame(self, item: Item, *, is_query: bool, prompt: str = "") -> int:
+        """Tokens around an item's text, visual ones not counted."""
+        assert self._layout is not None
+        empty = self._layout.write(item, is_query=is_query, prompt=prompt, text="")
+        return len(self.token_offsets(empty))
+
+    def _plain(self, text: str | None) -> str | None:
+        """Take out what would stand for a picture that is not there."""
+        for owner in (self.processor, self.tokenizer):
+            for name in ("image_token", "video_token"):
+                token = getattr(owner, name, None)
+                if text is not None and token:
+                    text = text.replace(token, " ")
+        return text
 
     def forward(
         self, features: dict[str, Any], num_vectors: int | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        features = dict(features)
-        positions = features.pop("meta_positions")[:, :num_vectors]  # (B, r)
-        features = super().forward(features, **kwargs)
+        positions = features["meta_positions"][:, :num_vectors]  # (B, r)
+        features = {**features, **super().forward(self._model_inputs(features), **kwargs)}
+        del features["meta_positions"]
         states = features["token_embeddings"]  # (B, T, hidden)
         index = positions.to(states.device).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         features["token_embeddings"] = states.gather(1, index)
         features["attention_mask"] = torch.ones_like(positions)
         return features
 
-
-def meta_token_names(side: str, count: int) -> list[str]:
-    """
-    >>> meta_token_names("q", 2)
-    ['<|meta_q_0|>', '<|meta_q_1|>']
-    """
-    return [f"<|meta_{side}_{number}|>" for number in range(count)]
-
-
-def add_meta_tokens(model: Any, tokenizer: Any, names: Sequence[str], *, seed: int) -> None:
-    """Give every meta token a vocabulary row, unless it has one.
-
-    New rows are drawn around the mean of the table with its spread per dimension: in the range
-    that the backbone knows, without a meaning of their own.
-    """
-    known = tokenizer.get_vocab()
-    missing = [name for name in names if name not in known]
-    if not missing:
-        return
-    table = model.get_input_embeddings().weight.detach()
-    mean, spread = table.float().mean(dim=0), table.float().std(dim=0)
-    tokenizer.add_tokens(missing, special_tokens=True)
-    rows = max(table.shape[0], len(tokenizer))  # some tables are already longer than the tokenizer
-    if rows > table.shape[0]:
-        model.resize_token_embeddings(rows, mean_resizing=False)
-    weight = model.get_input_embeddings().weight
-    noise = torch.randn(len(missing), table.shape[1], generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        ids = torch.tensor(tokenizer.convert_tokens_to_ids(missing), device=weight.device)
-        weight[ids] = (mean + noise.to(weight.device) * spread).to(weight.dtype)
-
-
-def spread_positions(
-    lengths: Int[Tensor, " B"], counts: Sequence[int], *, width: int
-) -> Int[Tensor, "B T"]:
-    """Positions that put every meta token in the middle of the part it looks after."""
-    positions = torch.arange(width).repeat(len(lengths), 1)  # (B, T)
-    starts, stops = windows_of(lengths, counts)
-    slots = lengths.unsqueeze(1) + torch.arange(starts.shape[1])
-    positions.scatter_(1, slots, (starts + stops - 1) // 2)
-    is_used = torch.arange(width) < lengths.unsqueeze(1) + starts.shape[1]
-    return torch.where(is_used, positions, 0)
-
-
-def append_tokens(features: dict[str, Any], token_ids: Sequence[int]) -> dict[str, Any]:
-    """Move every row's real tokens to the left, append `token_ids`, pad on the right.
-
-    Positions of an item and its meta tokens are then the same in every batch.
-    """
-    mask: Int[Tensor, "B T"] = features["attention_mask"].bool()
-    lengths = mask.sum(dim=1, keepdim=True)  # (B, 1)
-    order = torch.argsort(~mask, dim=1, stable=True)  # real tokens first, in their order
-    width = int(lengths.max()) + len(token_ids)
-    slots = lengths + torch.arange(len(token_ids))  # (B, R)
-    columns = torch.arange(width)
-    features = copy.copy(features)
-    for key in PER_TOKEN_KEYS:
-        if key not in features:
-            continue
-        packed = features[key].gather(1, order)[:, :width]
-        packed = torch.nn.functional.pad(packed, (0, width - packed.shape[1]))
-        packed = torch.where(columns < lengths, packed, 0)
-        if key == "input_ids":
-            packed.scatter_(1, slots, torch.tensor(token_ids).expand(len(packed), -1))
-        if key == "attention_mask":
-            packed = (columns < lengths + len(token_ids)).to(packed.dtype)
-        features[key] = packed
-    return features
+    def _model_inputs(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """What the backbone knows of; a loss may keep more beside it."""
+        known = {"modality", *inspect.signature(self.model.forward).parameters}
+        known.update(self.processor.model_input_names)
+        counts = features.get("num_images_per_sample")
+        if counts is not None and not counts.any():  # part of a batch that has pictures elsewhere
+            known -= set(self.processor.image_processor.model_input_names)
+        return {key: value for key, value in features.items() if key in known}

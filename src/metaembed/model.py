@@ -16,7 +16,7 @@ from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize
 from torch import Tensor, nn
 
-from metaembed.backbones import ABSOLUTE_POSITIONS, resolve_backbone
+from metaembed.backbones import resolve_backbone
 from metaembed.budget import PAPER_GROUPS, Budget, parse_groups
 from metaembed.errors import BudgetError, ItemError, MetaEmbedError, ModelError
 from metaembed.items import is_one_item
@@ -60,6 +60,7 @@ class MetaEmbed(MultiVectorEncoder):
             )
         self._groups = None if groups is None else parse_groups(groups)
         self._saved_fingerprint: str | None = None
+        self._saved_base: str | None = None
         # Read by the library when it resolves the classes that modules.json names.
         self._module_classes = MODULE_TYPES
         path = None if model_name_or_path is None else str(model_name_or_path)
@@ -90,6 +91,12 @@ class MetaEmbed(MultiVectorEncoder):
         changes = kwargs.get("model_kwargs", {}).keys() - {"use_safetensors", "attn_implementation"}
         if changes or kwargs.get("config_kwargs") or kwargs.get("prompts"):
             return
+        if self._saved_base not in (None, self.base_fingerprint):
+            raise ModelError(
+                f"Adapter {path!r} was trained on another base: the weights of "
+                f"{self[0].config._name_or_path!r} have the fingerprint {self.base_fingerprint}, "
+                f"and those it was trained on {self._saved_base}. Load it with that base."
+            )
         if self._saved_fingerprint not in (None, _fingerprint(self)):
             raise ModelError(
                 f"Model {path!r} cannot be loaded: its weights or its configuration are not those "
@@ -130,7 +137,7 @@ class MetaEmbed(MultiVectorEncoder):
             seed=seed,
             **kwargs,
         )
-        if transformer.config.model_type in ABSOLUTE_POSITIONS:
+        if transformer.family.placement == "spread":
             nested = parse_groups(groups)
             transformer.windows = {
                 "query": added([group.query for group in nested]),
@@ -162,6 +169,14 @@ class MetaEmbed(MultiVectorEncoder):
         model makes another model of it.
         """
         return self._merged_fingerprint or _fingerprint(self)
+
+    @property
+    def base_fingerprint(self) -> str:
+        """16 hex digits of the backbone's own weights, without adapter and meta tokens.
+
+        A fixed sample of every weight, as in `fingerprint`.
+        """
+        return _base_fingerprint(self[0])
 
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
@@ -258,11 +273,14 @@ class MetaEmbed(MultiVectorEncoder):
         config = super()._get_model_config()
         config["groups"] = [str(group) for group in self.groups]
         config["fingerprint"] = _fingerprint(self)
+        if getattr(self[0].model, "_hf_peft_config_loaded", False):
+            config["base_fingerprint"] = self.base_fingerprint
         return config
 
     def _parse_model_config(self, model_config: dict[str, Any]) -> None:
         super()._parse_model_config(model_config)
         self._saved_fingerprint = model_config.get("fingerprint")
+        self._saved_base = model_config.get("base_fingerprint")
         if self._groups is None and "groups" in model_config:
             try:
                 self._groups = parse_groups(model_config["groups"])
@@ -333,15 +351,41 @@ def _fingerprint(model: MetaEmbed, sample: int = 64) -> str:
         f"{transformer.query_length} {transformer.windows} {transformer.processing_kwargs} "
         f"{model.prompts}".encode()
     )
+    if transformer.layout is not None:
+        digest.update(repr(transformer.layout).encode())
     for name, weight in sorted(model.state_dict().items()):
         if ".pooler." in name:  # never used; transformers draws it anew where a checkpoint lacks it
             continue
-        flat = weight.detach().flatten()
-        step = max(1, flat.numel() // sample)
-        values = flat[::step][:sample].to("cpu", torch.bfloat16).view(torch.int16).numpy()
         digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(values.tobytes())
+        # Under an adapter the table's own rows of meta tokens are noise that nobody reads.
+        rows = min(transformer.meta_token_ids) if ".token_adapter.base_layer" in name else None
+        digest.update(_sampled(weight, sample, rows=rows))
     return digest.hexdigest()[:16]
+
+
+def _base_fingerprint(transformer: MetaTokenTransformer, sample: int = 64) -> str:
+    table = transformer.model.get_input_embeddings().weight
+    rows = min(transformer.meta_token_ids, default=table.shape[0])
+    weights = {
+        name.replace("base_layer.", ""): weight
+        for name, weight in transformer.model.state_dict().items()
+        if weight.shape != table.shape  # the table, or an output layer tied to it
+        and not any(part in name for part in ("lora_", "trainable_tokens", "pooler."))
+    }
+    digest = hashlib.sha256(transformer.config.model_type.encode())
+    for name, weight in sorted({**weights, "table": table[:rows]}.items()):
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(_sampled(weight, sample))
+    return digest.hexdigest()[:16]
+
+
+def _sampled(weight: Tensor, count: int, *, rows: int | None = None) -> bytes:
+    """`count` evenly spread numbers of a weight; those of its first rows, if so many are given."""
+    flat = weight.detach().flatten()
+    step = max(1, flat.numel() // count)
+    end = flat.numel() if rows is None else rows * weight[0].numel()
+    values = flat[:end:step][:count].to("cpu", torch.bfloat16).view(torch.int16).numpy()
+    return bytes(values.tobytes())
 
 
 def _merge_adapter(backbone: nn.Module) -> None:

@@ -165,6 +165,29 @@ def test_an_index_that_does_not_open_is_a_problem_too(run, idx):
     assert "1/plane-0-1.npy is missing" in out
 
 
+def test_an_index_that_does_not_open_is_read_to_its_end(run, idx):
+    (idx / "segments" / "1" / "plane-0-1.npy").unlink()
+    flip(idx / "segments" / "1" / "plane-1-4.npy")
+    flip(idx / "segments" / "2" / "plane-4-8.npy")
+    (idx / LEDGER).write_bytes(b"no" * 999)
+    code, out, err = run("index", "verify", idx)
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[:3] == [
+        "Index 'idx': 1/plane-0-1.npy is missing.",
+        "Index 'idx': 1/plane-1-4.npy differs from its checksum.",
+        "Index 'idx': 2/plane-4-8.npy differs from its checksum.",
+    ]
+    assert "folder.sqlite of the index is damaged" in lines[3]
+    assert len(lines) == 4
+    assert f"metaembed index repair {idx}" in err
+
+
+@pytest.mark.parametrize("command", ["verify", "repair", "compact"])
+def test_a_folder_that_cannot_be_looked_into_is_one_line(run, command, tmp_path):
+    assert "too long" in one_line_error(run("index", command, tmp_path / ("x" * 300)))
+
+
 def test_a_ledger_that_lists_what_the_index_does_not_have_is_a_problem(run, idx):
     with Index.open(idx) as index:
         index.delete(index.ids()[:1])

@@ -2,7 +2,7 @@
 
 import typer
 
-from metaembed.cli import demo, evaluate, index, info, search, train, upkeep
+from metaembed.cli import data, demo, evaluate, index, info, search, train, upkeep
 from metaembed.errors import MetaEmbedError
 
 app = typer.Typer(
@@ -16,7 +16,9 @@ app.command("search")(search.search)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("merge-adapter")(train.merge_adapter)
 app.command("eval")(evaluate.evaluate)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
@@ -24,5 +26,5 @@ def main() -> None:
     try:
         app()
     except MetaEmbedError as error:
-        typer.secho(f"Error: {' '.join(str(error).split())}", err=True, fg="red")
+        typer.secho(f"Error: {error}", err=True, fg="red")
         raise SystemExit(1) from None

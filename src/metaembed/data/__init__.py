@@ -1,1 +1,2 @@
-"""Text that any machine with Python carries, as pairs for training and testing retrieval."""
+"""Training data: published sets and one's own as examples, mixtures and batches of them, and the
+corpus of text that any machine with Python carries."""

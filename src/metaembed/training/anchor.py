@@ -8,9 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from metaembed.backbones import resolve_backbone
 from metaembed.loss import MMRLoss
+from metaembed.loss.columns import Column, parted
 from metaembed.model import MetaEmbed
 from metaembed.windows import added, windows
+
+SAMPLED_WINDOWS = (1, 4, 8)
+"""Parts of the sampled texts whose vectors count, so that whole texts and parts are kept alike."""
 
 
 class AnchoredMMRLoss(MMRLoss):
@@ -48,9 +53,9 @@ class AnchoredMMRLoss(MMRLoss):
         sentence_features: Iterable[dict[str, Any]],
         labels: Tensor | None = None,  # noqa: ARG002  (the trainer passes it)
     ) -> Float[Tensor, ""]:
-        columns = list(sentence_features)
+        columns, marks = parted(sentence_features)
         embeddings = [self.model(dict(column))["token_embeddings"] for column in columns]
-        loss = self.of_embeddings(embeddings)
+        loss = self.of_columns(list(map(Column, embeddings, marks)))
         for column, embedding, counts in zip(columns, embeddings, self._counts, strict=False):
             anchors = self._anchors(column, counts)  # (B, r, dim)
             distance = 1 - (embedding.float() * anchors).sum(-1)
@@ -66,6 +71,47 @@ class AnchoredMMRLoss(MMRLoss):
         ids = ids[:, :width].masked_fill(~mask, 0)  # the backbone has no rows for meta tokens
         states = self._backbone[0](input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return pooled(states.float(), mask, counts, self._projection.to(states.device))
+
+
+def backbone_of(model: MetaEmbed, name: str) -> nn.Module:
+    """The backbone by itself, without meta tokens or adapter."""
+    from transformers import AutoModel
+
+    backbone: nn.Module = AutoModel.from_pretrained(
+        resolve_backbone(name),
+        use_safetensors=True,
+        attn_implementation=model[0].config._attn_implementation,
+    )
+    return backbone.to(model.device).eval()
+
+
+@torch.inference_mode()
+def set_projection(
+    model: MetaEmbed, backbone: nn.Module, texts: Sequence[str], *, max_tokens: int | None
+) -> Float[Tensor, "dim hidden"]:
+    """Set the model's projection to the principal directions of the backbone's states of texts.
+
+    Without a projection, the identity is returned and nothing is set.
+    """
+    if len(model) == 2:
+        return torch.eye(model[0].get_embedding_dimension())
+    vectors = []
+    for start in range(0, len(texts), 32):
+        batch = model.tokenizer(
+            list(texts[start : start + 32]),
+            padding=True,
+            truncation=True,
+            max_length=max_tokens,
+            return_tensors="pt",
+        ).to(model.device)
+        states = backbone(**batch).last_hidden_state
+        identity = torch.eye(states.shape[-1], device=states.device)
+        mask = batch["attention_mask"].bool()
+        vectors.append(pooled(states, mask, SAMPLED_WINDOWS, identity).flatten(0, 1))
+    weight: Tensor = model[1].linear.weight
+    projection = principal_directions(torch.cat(vectors), weight.shape[0])
+    weight.copy_(projection)
+    return projection.clone()
 
 
 def pooled(
