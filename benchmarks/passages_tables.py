@@ -76,8 +76,51 @@ def million_table(results: Results) -> str:
     cells = []
     for case in results["cases"].values():
         for name, row in case["searches"].items():
-            cells.append([name, ranged(row["ms"]), f"{row['right_first']} of {row['queries']}"])
+            options = row["options"]
+            right = "–" if "filter" in options else f"{row['right_first']} of {row['queries']}"
+            cascade = options.get("cascade")
+            cells.append([f"{name} `{cascade}`" if cascade else name, ranged(row["ms"]), right])
     return markdown(["search", "ms", "planted answer first"], cells)
+
+
+def million_build(results: Results) -> str:
+    """Of `million.json`: what building took."""
+    cells = []
+    for case in results["cases"].values():
+        stats = case["stats"]
+        cells.append(
+            [
+                f"{case['items']:,}",
+                f"{case['build_s']:.0f} s",
+                f"{case['items'] / case['build_s']:,.0f}",
+                f"{stats['bytes_on_disk'] / 1e9:.2f} GB",
+                f"{stats['bytes_per_item']:,}",
+                f"{case['peak_memory_bytes'] / 1e6:.0f} MB",
+                f"{1000 * case['first_search_s']:.0f} ms",
+            ]
+        )
+    heads = [
+        "items",
+        "build, data made on the way",
+        "items a second",
+        "on disk",
+        "vector bytes an item",
+    ]
+    return markdown([*heads, "peak memory of building", "open and first search at 1x1"], cells)
+
+
+def training_step_table(results: Results) -> str:
+    """Of `training_step.json`: times of other losses."""
+    cells = [
+        [
+            case,
+            *ratio.split(" / "),
+            f"{spread['median']:.2f} ({spread['p10']:.2f}–{spread['p90']:.2f})",
+        ]
+        for case, found in results["cases"].items()
+        for ratio, spread in found["ratios"].items()
+    ]
+    return markdown(["case", "step with", "over that of", "ratio"], cells)
 
 
 def hybrid_table(results: Results) -> str:

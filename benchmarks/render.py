@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from passages_tables import hybrid_table, million_table, passages_tables
+from passages_tables import (
+    hybrid_table,
+    million_build,
+    million_table,
+    passages_tables,
+    training_step_table,
+)
 from tables import cold_tables
 from tables import tables as search_tables
 
@@ -35,8 +41,12 @@ TABLES: dict[str, Callable[[Any], dict[str, str]]] = {
     "search": search_tables,
     "cold": cold_tables,
     "passages": passages_tables,
-    "million": lambda found: {"million": million_table(found)},
+    "million": lambda found: {
+        "million": million_table(found),
+        "million-build": million_build(found),
+    },
     "hybrid": lambda found: {"hybrid": hybrid_table(found)},
+    "training_step": lambda found: {"training-step": training_step_table(found)},
 }
 """By result file; one that is not there yet has no tables."""
 
