@@ -21,6 +21,7 @@ if VISION.is_dir():
 
 import pytest  # noqa: E402
 
+from tests.backbones.checkpoints import CHECKPOINTS  # noqa: E402
 from tests.tiny import make_bert, make_qwen  # noqa: E402
 
 
@@ -35,3 +36,20 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal vision-language decoder: Qwen2.5-VL, 2 layers."""
     pytest.importorskip("torchvision", reason="run `make test`, which installs torchvision apart")
     return make_qwen(tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A function from a family's name to the folder of its tiny checkpoint."""
+    made = {}
+
+    def make(name):
+        if name != "bert":
+            pytest.importorskip(
+                "torchvision", reason="run `make test`, which installs torchvision apart"
+            )
+        if name not in made:
+            made[name] = CHECKPOINTS[name].make(tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return make

@@ -2,26 +2,7 @@
 
 import pytest
 
-from tests.backbones.checkpoints import CHECKPOINTS
-
 GROUPS = ("1x1", "2x4", "4x8")
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    """A function from a family's name to the folder of its tiny checkpoint."""
-    made = {}
-
-    def make(name):
-        if name != "bert":
-            pytest.importorskip(
-                "torchvision", reason="run `make test`, which installs torchvision apart"
-            )
-        if name not in made:
-            made[name] = CHECKPOINTS[name].make(tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return make
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import typer
 
-from metaembed.cli import data, demo, evaluate, index, info, search, train, upkeep
+from metaembed.cli import data, demo, evaluate, index, info, plan, search, train, upkeep
 from metaembed.errors import MetaEmbedError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("train")(train.train)
 app.command("merge-adapter")(train.merge_adapter)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
+app.add_typer(plan.app, name="plan")
 
 
 def main() -> None:
