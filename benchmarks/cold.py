@@ -6,8 +6,8 @@ Before each measurement the files are dropped from the page cache (posix_fadvise
 each of them, after a sync), and `resident_after_drop` says how much of them stayed all the same.
 Reading takes every file of vectors from beginning to end, 8 MiB at a time; the search runs in a
 process of its own, which also reports its anonymous memory: what it holds besides pages of files.
-Both take turns. Give more items than memory holds to see an index that never fits; for a smaller
-one the last search runs with its memory capped to half the index, where cgroups allow that.
+Both take turns. The last searches run while all memory but half the index's size is held, so that
+it never fits.
 """
 
 import argparse
@@ -37,6 +37,9 @@ from metaembed.storage import STORAGE_TYPES
 
 RESULTS = ROOT / "benchmarks/results/cold.json"
 BUDGET = Budget(16, 64)
+BALLAST = 2**28
+"""Bytes that are held at a time."""
+SQUEEZED_ROUNDS = 5
 DIM = 128
 READ_BYTES = 2**23
 SAMPLE_SECONDS = 0.001
@@ -135,44 +138,59 @@ def search(folder: Path, dtype: str) -> dict[str, float]:
         }
 
 
-def search_apart(folder: Path, dtype: str, *, prefix: tuple[str, ...] = ()) -> dict[str, float]:
+def search_apart(folder: Path, dtype: str) -> dict[str, float]:
     """`search` in a process that has nothing of the index mapped yet."""
-    options = ["--search", str(folder), "--dtype", dtype]
-    command = [*prefix, sys.executable, __file__, *options]
+    command = [sys.executable, __file__, "--search", str(folder), "--dtype", dtype]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(found.stdout)
 
 
-def memory_cgroup() -> Path:
-    """This process's cgroup of version 2; `OSError` where it cannot limit memory."""
-    groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    own = next((line[3:] for line in groups if line.startswith("0::")), None)
-    mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
-    root = next((mount[1] for mount in mounts if mount[2] == "cgroup2"), None)
-    if own is None or root is None:
-        raise OSError("there are no cgroups of version 2")
-    group = Path(root) / own.lstrip("/")
-    if "memory" not in (group / "cgroup.subtree_control").read_text("ascii").split():
-        raise OSError("the memory controller is not delegated to this process's cgroup")
-    return group
+@contextmanager
+def squeezed(limit: int) -> Iterator[None]:
+    """Hold all of the machine's free memory but `limit` bytes, so that no more of a file can stay.
 
-
-def capped_search(folder: Path, dtype: str, *, limit: int) -> dict[str, Any]:
-    """A search in a cgroup of `limit` bytes, page cache included, or why there is none."""
+    Only where there is no swap, into which the memory that is held would go instead.
+    """
+    if int(field_of("/proc/meminfo", "SwapTotal")):
+        raise OSError("there is swap")
+    held = []
+    while (free := 1024 * int(field_of("/proc/meminfo", "MemAvailable"))) > limit + BALLAST:
+        ballast = mmap.mmap(-1, min(BALLAST, free - limit))
+        for page in range(0, len(ballast), mmap.PAGESIZE):
+            ballast[page] = 1
+        held.append(ballast)
     try:
-        group = memory_cgroup() / "metaembed-cold"
-        group.mkdir()
-    except OSError as error:
-        return {"limit_bytes": limit, "refused": str(error)}
-    try:
-        (group / "memory.max").write_text(str(limit), encoding="ascii")
-        enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
-        found = search_apart(folder, dtype, prefix=("sh", "-c", enter, str(group)))
-        return {"limit_bytes": limit, **found}
-    except (OSError, subprocess.CalledProcessError) as error:
-        return {"limit_bytes": limit, "refused": str(error)}
+        yield
     finally:
-        group.rmdir()
+        for ballast in held:
+            ballast.close()
+
+
+def field_of(file: str, name: str) -> str:
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+
+
+def squeezed_searches(files: list[Path], folder: Path, dtype: str) -> dict[str, Any]:
+    """Searches, and reads beside them, with room for half of the vectors in memory."""
+    num_bytes = sum(file.stat().st_size for file in files)
+    reads, searches = [], []
+    try:
+        with squeezed(num_bytes // 2):
+            for _ in range(SQUEEZED_ROUNDS):
+                drop(files)
+                reads.append(seconds(lambda: read(files)))
+                searches.append(search_apart(folder, dtype))
+    except (OSError, subprocess.CalledProcessError) as error:
+        return {"limit_bytes": num_bytes // 2, "refused": str(error)}
+    pairs = zip(searches, reads, strict=True)
+    return {
+        "limit_bytes": num_bytes // 2,
+        "read_seconds": spread(reads),
+        "search_seconds": spread([found["search_seconds"] for found in searches]),
+        "again_seconds": spread([found["warm_seconds"] for found in searches]),
+        "times_read": spread([found["search_seconds"] / taken for found, taken in pairs]),
+    }
 
 
 def measure(folder: Path, dtype: str, *, rounds: int) -> dict[str, Any]:
@@ -199,7 +217,7 @@ def measure(folder: Path, dtype: str, *, rounds: int) -> dict[str, Any]:
         "read_gigabytes_per_second": spread([num_bytes / taken / 1e9 for taken in reads]),
         "times_read": spread([found["search_seconds"] / taken for found, taken in pairs]),
         **{name: spread([found[name] for found in searches]) for name in searches[0]},
-        "capped": capped_search(folder, dtype, limit=num_bytes // 2),
+        "squeezed": squeezed_searches(vectors, folder, dtype),
     }
 
 

@@ -30,7 +30,7 @@ def cold_tables(results: Results) -> dict[str, str]:
     """The table of `cold.json`, by name."""
     rows = []
     for case in results["cases"].values():
-        capped = case["capped"]
+        squeezed = case["squeezed"]
         rows.append(
             [
                 f"{case['num_items']:,}",
@@ -41,11 +41,11 @@ def cold_tables(results: Results) -> dict[str, str]:
                 f"{ranged(case['times_read'])}",
                 f"{ranged(case['warm_seconds'])} s",
                 f"{grown(case):.0f} MB",
-                "refused" if "refused" in capped else f"{capped['search_seconds']:.3g} s",
+                "–" if "refused" in squeezed else f"{ranged(squeezed['times_read'])}",
             ]
         )
     heads = ["items", "type", "vectors", "plain read", "cold search", "search over read"]
-    heads += ["warm search", "anonymous memory of a search", "capped to half"]
+    heads += ["warm search", "anonymous memory of a search", "search over read, memory for half"]
     return {"search-cold": markdown(heads, rows)}
 
 
