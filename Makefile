@@ -8,7 +8,7 @@ NATIVE := hatch_build.py $(wildcard src/metaembed/kernels/native/*)
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help demo test torture check format lint types layers mini card bench native clean
+.PHONY: help demo test torture claims check format lint types layers mini card bench native clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -52,7 +52,12 @@ bench: $(VENV)/.bench demo ## measure searches against the machine and its peers
 	$(BIN)/python benchmarks/passages_search.py
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/hybrid.py
+	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/render.py
+
+claims: $(VENV)/.dev ## try the paper's claims on generated scenes: about an hour on two cores; stops and goes on
+	$(BIN)/python benchmarks/claims/run.py
+	$(BIN)/python benchmarks/claims/report.py
 
 native: $(BIN)/python ## compile the native kernel anew, after a change to it
 	$(BIN)/python hatch_build.py
